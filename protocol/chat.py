@@ -1,0 +1,223 @@
+"""Chats: questions, the frames of an answer while it is made, and the history of a conversation."""
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Annotated, ClassVar, Literal
+from uuid import UUID
+
+from pydantic import Field
+
+from protocol.operation import (
+    NOT_BLANK,
+    STORABLE,
+    Access,
+    Body,
+    GuestClaim,
+    Noun,
+    OperationTable,
+    Request,
+    Route,
+    Shape,
+    StreamingRequest,
+)
+
+MAX_QUERY_CHARACTERS = 8_000
+"""A long question with a pasted synopsis; about a tenth of a small model's context."""
+
+Query = Annotated[str, Field(min_length=1, max_length=MAX_QUERY_CHARACTERS), NOT_BLANK, STORABLE]
+Uuid = Annotated[UUID, Field(strict=False)]
+GuestName = Annotated[str, Field(min_length=1, max_length=128), NOT_BLANK, STORABLE]
+KnowledgeBase = Annotated[str, Field(max_length=64), STORABLE]
+
+FinishReason = Literal["stop", "length", "cancelled", "interrupted"]
+
+
+class SendChat(StreamingRequest):
+    """Ask. Without `conversation_id` the question goes to the caller's standing conversation.
+
+    `use_auto_rag` and `kb_prefix` ask for a knowledge base first; `debug` adds `status` frames; after an
+    `incognito` question nothing is stored.
+    """
+
+    type: Literal["chat"]
+    query: Query
+    use_auto_rag: bool = False
+    kb_prefix: KnowledgeBase | None = None
+    conversation_id: Uuid | None = None
+    debug: bool = False
+    incognito: bool = False
+
+
+class ChatAccepted(Noun):
+    """The question is stored and its answer has begun."""
+
+    request_id: str
+    conversation_id: UUID | None
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """Where the answer stands; sent only when the question said `debug`."""
+
+    TYPE: ClassVar[str] = "status"
+    stage: Literal["routing", "retrieval", "enrichment", "generation"]
+    facts: dict[str, str | int] = field(default_factory=dict)
+
+    def wire(self) -> dict[str, object]:
+        return {"content": {"stage": self.stage, **self.facts}}
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """A piece of the answer's text."""
+
+    TYPE: ClassVar[str] = "chunk"
+    text: str = field(repr=False)
+
+    def wire(self) -> dict[str, object]:
+        return {"content": self.text}
+
+
+@dataclass(frozen=True, slots=True)
+class Recommendations:
+    """Films that the answer recommends, at most once an answer. Every id is in the catalogue."""
+
+    TYPE: ClassVar[str] = "recommendations"
+    tmdb_ids: list[int]
+    title: str
+    mode: str
+
+    def wire(self) -> dict[str, object]:
+        return {"content": {"tmdb_ids": self.tmdb_ids, "title": self.title, "mode": self.mode}}
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What the model counted, in tokens."""
+
+    prompt_tokens: int
+    completion_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Complete:
+    """The end of an answer. `message_id` is null when nothing was stored."""
+
+    TYPE: ClassVar[str] = "complete"
+    answer: str = field(repr=False)
+    message_id: UUID | None
+    finish_reason: FinishReason
+    usage: Usage | None
+
+    def wire(self) -> dict[str, object]:
+        return {
+            "content": None,
+            "answer": self.answer,
+            "message_id": self.message_id,
+            "finish_reason": self.finish_reason,
+            "usage": self.usage,
+        }
+
+
+ChatFrame = Status | Chunk | Recommendations | Complete
+
+
+class ChatReply(Noun):
+    """The whole answer, for those who do not follow its frames. `id` is the stored message's."""
+
+    msg: str
+    id: UUID | None
+    session_id: str
+    conversation_id: UUID | None
+    request_id: str
+    recommendations: Annotated[Recommendations | None, Field(exclude_if=lambda films: films is None)] = None
+
+
+class Message(Noun):
+    """A stored message. Times are ISO 8601 in UTC."""
+
+    id: UUID
+    conversation_id: UUID
+    role: Literal["user", "assistant"]
+    content: str
+    created_at: datetime
+    request_id: str | None
+    finish_reason: FinishReason | None
+
+
+class ReadHistory(Request):
+    """Messages of one conversation, the caller's standing one by default. `before` is a message's id."""
+
+    type: Literal["history"]
+    conversation_id: Uuid | None = None
+    limit: Annotated[int, Field(ge=1, le=200)] = 50
+    before: Uuid | None = None
+
+
+class HistoryPage(Noun):
+    """Oldest first. `next_before` is null when nothing is older."""
+
+    items: list[Message]
+    next_before: UUID | None
+
+
+class WeChatChatBody(Body):
+    """`POST /wechat/chat`: an openid without a token is a guest's name, no proof."""
+
+    query: Query
+    openid: GuestName | None = None
+    use_auto_rag: bool = False
+
+    def message(self) -> dict[str, object]:
+        return {"query": self.query, "use_auto_rag": self.use_auto_rag}
+
+    def guest(self) -> GuestClaim | None:
+        return GuestClaim("openid", self.openid) if self.openid else None
+
+
+class MiniProgramChatBody(Body):
+    """`POST /api/v1/mp/chat/stream`: who asks and in which of its sessions stands in the body."""
+
+    SURFACE: ClassVar[Literal["mp", "web"]] = "mp"
+
+    # `message` is the wire's name, and the base has a method of that name.
+    text: Annotated[Query, Field(alias="message")]
+    user_id: GuestName
+    session_id: GuestName
+    kb_prefix: KnowledgeBase | None = None
+    debug: bool = False
+    incognito: bool = False
+
+    def message(self) -> dict[str, object]:
+        wish = {"query": self.text, "debug": self.debug, "incognito": self.incognito, "stream": True}
+        return wish if self.kb_prefix is None else wish | {"kb_prefix": self.kb_prefix}
+
+    def guest(self) -> GuestClaim:
+        return GuestClaim(self.SURFACE, self.user_id, self.session_id)
+
+
+class WebChatBody(MiniProgramChatBody):
+    """`POST /api/v1/chat/stream`: the same for older web pages."""
+
+    SURFACE: ClassVar[Literal["mp", "web"]] = "web"
+
+
+operations = OperationTable()
+
+CHAT = operations.declare_streaming(
+    "chat",
+    SendChat,
+    ChatAccepted,
+    ChatReply,
+    summary="Ask, and get the answer while it is made",
+    access=Access.GUEST,
+    accepted_message="正在处理中...",
+    routes=(
+        Route("POST", "/wechat/chat", Shape.ENVELOPE, WeChatChatBody),
+        Route("POST", "/api/v1/mp/chat/stream", Shape.TYPED_SSE, MiniProgramChatBody),
+        Route("POST", "/api/v1/chat/stream", Shape.STATUS_SSE, WebChatBody),
+    ),
+)
+HISTORY = operations.declare(
+    "history", ReadHistory, HistoryPage, summary="Messages of a conversation", access=Access.GUEST
+)

@@ -1,0 +1,133 @@
+"""Films: what a card and a detail page show, and the operations that look them up."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from protocol.operation import Access, Body, Noun, OperationTable, Request, Route, Shape
+
+MAX_BULK_IDS = 50
+"""Distinct ids in one `movies_bulk`: a page of recommendations is 20 cards, a long list two pages and a half."""
+
+TmdbId = Annotated[int, Field(ge=1, le=2_147_483_647)]
+"""TMDB's id of a film; PostgreSQL keeps it as a 4-byte integer."""
+
+Feed = Literal["popular", "now_playing", "upcoming"]
+
+
+class MovieCard(Noun):
+    """What a card in a list shows. Dates are ISO 8601 or null, image addresses are whole."""
+
+    tmdb_id: int
+    title: str
+    release_date: str | None
+    year: int | None
+    poster_url: str | None
+    vote_average: float
+    vote_count: int
+    genres: list[str]
+    directors: list[str]
+    top_cast: list[str]
+
+
+class CastMember(Noun):
+    name: str
+    character: str
+
+
+class CrewMember(Noun):
+    name: str
+    job: str
+
+
+class MovieDetail(MovieCard):
+    """What a film's own page shows. `runtime` is in minutes, null when unknown."""
+
+    original_title: str
+    runtime: int | None
+    overview: str
+    backdrop_url: str | None
+    cast: list[CastMember]
+    crew: list[CrewMember]
+
+
+class FindMovies(Request):
+    """Cards for ids, in the order of the ids. Doubles are answered once."""
+
+    type: Literal["movies_bulk"]
+    ids: Annotated[list[TmdbId], Field(min_length=1, max_length=1000)]
+
+
+class FoundMovies(Noun):
+    items: list[MovieCard]
+    missing_ids: list[int]
+
+
+class GetMovie(Request):
+    type: Literal["movie_detail"]
+    tmdb_id: TmdbId
+
+
+class GotMovie(Noun):
+    movie: MovieDetail
+
+
+class ListFeed(Request):
+    """A stable list, paged by offset."""
+
+    type: Literal["movies_feed"]
+    feed: Feed
+    limit: Annotated[int, Field(ge=1, le=50)] = 20
+    offset: Annotated[int, Field(ge=0, le=10_000)] = 0
+
+
+class FeedPage(Noun):
+    """`next_offset` is null at the end."""
+
+    items: list[MovieCard]
+    next_offset: int | None
+
+
+class BulkBody(Body):
+    ids: Annotated[list[TmdbId], Field(min_length=1, max_length=1000)]
+
+
+class DetailPath(Body, strict=False):
+    tmdb_id: TmdbId
+
+
+class FeedQuery(Body, strict=False):
+    type: Feed
+    limit: Annotated[int, Field(ge=1, le=50)] = 20
+    offset: Annotated[int, Field(ge=0, le=10_000)] = 0
+
+    def message(self) -> dict[str, object]:
+        return {"feed": self.type, "limit": self.limit, "offset": self.offset}
+
+
+operations = OperationTable()
+
+MOVIES_BULK = operations.declare(
+    "movies_bulk",
+    FindMovies,
+    FoundMovies,
+    summary="Cards of films by TMDB id",
+    access=Access.GUEST,
+    routes=(Route("POST", "/api/v1/mp/movies/bulk", Shape.BARE, BulkBody),),
+)
+MOVIES_FEED = operations.declare(
+    "movies_feed",
+    ListFeed,
+    FeedPage,
+    summary="A list to show when nothing was asked yet",
+    access=Access.GUEST,
+    routes=(Route("GET", "/api/v1/mp/movies/feed", Shape.BARE, FeedQuery),),
+)
+MOVIE_DETAIL = operations.declare(
+    "movie_detail",
+    GetMovie,
+    GotMovie,
+    summary="Everything about one film",
+    access=Access.GUEST,
+    routes=(Route("GET", "/api/v1/mp/movies/{tmdb_id}", Shape.BARE, DetailPath),),
+)

@@ -1,0 +1,100 @@
+"""Login sessions, in Redis: a session that is not there is revoked or expired, whatever a token says."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from pydantic_core import from_json, to_json
+
+from storage.redis import LOGIN, SESSION, Redis, reachable
+
+LOGIN_CLAIM_S = 20
+"""How long one exchange of a code may hold others off: longer than WeChat's deadline of 10 s and its retries."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredSession:
+    """A login. `sealed_key` is WeChat's session_key, encrypted; it never leaves the server."""
+
+    session_id: str
+    user_id: str = field(repr=False)
+    openid: str = field(repr=False)
+    unionid: str | None = field(repr=False)
+    sealed_key: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class ExchangedCode:
+    """What is known of a wx.login code: None for `session_id` while its exchange is under way."""
+
+    session_id: str | None
+
+
+class Sessions:
+    """Every method raises STORAGE_UNAVAILABLE when Redis does not answer."""
+
+    def __init__(self, redis: Redis) -> None:
+        self._redis = redis
+
+    async def create(self, session: StoredSession, ttl_s: int) -> None:
+        """Keep a new session for `ttl_s` seconds."""
+        key = SESSION(session.session_id)
+        async with reachable():
+            pipeline = self._redis.pipeline(transaction=True)
+            pipeline.hset(
+                key,
+                mapping={
+                    "user_id": session.user_id,
+                    "openid": session.openid,
+                    "unionid": session.unionid or "",
+                    "sealed_key": session.sealed_key,
+                },
+            )
+            pipeline.expire(key, ttl_s)
+            await pipeline.execute()
+
+    async def find(self, session_id: str, *, prolong_s: int | None = None) -> StoredSession | None:
+        """The session, or None when it is revoked or over; `prolong_s` gives it that many seconds from now."""
+        key = SESSION(session_id)
+        async with reachable():
+            pipeline = self._redis.pipeline(transaction=True)
+            if prolong_s is not None:
+                pipeline.expire(key, prolong_s)
+            pipeline.hgetall(key)
+            results: Any = await pipeline.execute()
+        raw: dict[bytes, bytes] = results[-1]
+        if not raw:
+            return None
+        return StoredSession(
+            session_id,
+            user_id=raw[b"user_id"].decode(),
+            openid=raw[b"openid"].decode(),
+            unionid=raw[b"unionid"].decode() or None,
+            sealed_key=raw[b"sealed_key"],
+        )
+
+    async def exists(self, session_id: str) -> bool:
+        """Whether the session is neither revoked nor over."""
+        async with reachable():
+            return bool(await self._redis.exists(SESSION(session_id)))
+
+    async def revoke(self, session_id: str) -> None:
+        """End the session. Ending it twice is fine."""
+        async with reachable():
+            await self._redis.delete(SESSION(session_id))
+
+    async def claim_code(self, code_hash: str) -> ExchangedCode | None:
+        """Take on the exchange of a code: None means that it is the caller's to do, else what is known of it."""
+        key = LOGIN(code_hash)
+        async with reachable():
+            known: Any = await self._redis.set(key, b"null", nx=True, ex=LOGIN_CLAIM_S, get=True)
+        return None if known is None else ExchangedCode(from_json(known))
+
+    async def code_was_exchanged(self, code_hash: str, session_id: str) -> None:
+        """Remember which session a code led to, for as long as a client may send it again."""
+        async with reachable():
+            await self._redis.set(LOGIN(code_hash), to_json(session_id), ex=LOGIN.ttl_s)
+
+    async def release_code(self, code_hash: str) -> None:
+        """Give up an exchange that failed, so that the next attempt is made at once."""
+        async with reachable():
+            await self._redis.delete(LOGIN(code_hash))

@@ -1,0 +1,241 @@
+"""Conversations and messages in PostgreSQL, and the hot history in Redis that prompts are built from.
+
+PostgreSQL is the truth. The hot history is a copy that may be gone or stale at any time: it is used only when its
+newest message is the one that PostgreSQL says comes right before the question.
+"""
+
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Literal
+from uuid import UUID
+
+from pydantic_core import from_json, to_json
+from redis.exceptions import RedisError
+
+from protocol.chat import FinishReason, Message, Recommendations, Usage
+from protocol.errors import CONVERSATION_NOT_FOUND, OperationError
+from storage.postgres import Postgres, Record
+from storage.redis import HISTORY, Redis, is_outage
+
+HOT_MESSAGES = 40
+"""Messages kept for the prompt: twenty exchanges, more than a small model's context holds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a message stands in its conversation. `previous` is the position before it, None when it is the first."""
+
+    position: int
+    previous: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class PastMessage:
+    """A message as the prompt needs it."""
+
+    place: Place
+    role: Literal["user", "assistant"]
+    content: str = field(repr=False)
+
+
+class Conversations:
+    """What was said. Every method on a user's conversation takes the user's id; not found and not theirs are one."""
+
+    def __init__(self, postgres: Postgres, redis: Redis) -> None:
+        self._postgres = postgres
+        self._redis = redis
+
+    async def store_question(
+        self,
+        *,
+        user_id: str,
+        conversation_id: UUID,
+        create: bool,
+        message_id: UUID,
+        content: str,
+        request_id: str,
+    ) -> Place:
+        """Store what the user asked, in one transaction; with `create` the conversation too when it is new.
+
+        Raises CONVERSATION_NOT_FOUND when the conversation is not this user's.
+        """
+        async with self._postgres.transaction() as connection:
+            if create:
+                await connection.execute(
+                    "INSERT INTO chat.conversations (id, user_id) VALUES ($1, $2) ON CONFLICT (id) DO NOTHING",
+                    conversation_id,
+                    user_id,
+                )
+            row = await connection.fetchrow(
+                """
+                INSERT INTO chat.messages (id, conversation_id, role, content, request_id)
+                SELECT $3, conversations.id, 'user', $4, $5
+                FROM chat.conversations
+                WHERE conversations.id = $1 AND conversations.user_id = $2
+                RETURNING position, (
+                    SELECT max(earlier.position) FROM chat.messages AS earlier
+                    WHERE earlier.conversation_id = $1
+                ) AS previous
+                """,
+                conversation_id,
+                user_id,
+                message_id,
+                content,
+                request_id,
+            )
+        if row is None:
+            raise OperationError(CONVERSATION_NOT_FOUND)
+        return Place(row["position"], row["previous"])
+
+    async def store_answer(
+        self,
+        *,
+        conversation_id: UUID,
+        message_id: UUID,
+        content: str,
+        request_id: str,
+        finish_reason: FinishReason,
+        usage: Usage | None,
+        recommendations: Recommendations | None,
+    ) -> tuple[UUID, Place]:
+        """Store the answer of a run and give its message id and place; stored before, it is left as it was."""
+        async with self._postgres.connection() as connection:
+            row = await connection.fetchrow(
+                """
+                INSERT INTO chat.messages (
+                    id, conversation_id, role, content, request_id, finish_reason,
+                    prompt_tokens, completion_tokens, recommendations
+                )
+                VALUES ($1, $2, 'assistant', $3, $4, $5, $6, $7, $8)
+                ON CONFLICT (request_id, role) DO UPDATE SET request_id = excluded.request_id
+                RETURNING id, position, (
+                    SELECT max(earlier.position) FROM chat.messages AS earlier
+                    WHERE earlier.conversation_id = $2 AND earlier.position < messages.position
+                ) AS previous
+                """,
+                message_id,
+                conversation_id,
+                content,
+                request_id,
+                finish_reason,
+                usage and usage.prompt_tokens,
+                usage and usage.completion_tokens,
+                None if recommendations is None else recommendations.wire()["content"],
+            )
+        assert row is not None  # noqa: S101 (RETURNING after an upsert gives a row)
+        return row["id"], Place(row["position"], row["previous"])
+
+    async def page(
+        self, *, user_id: str, conversation_id: UUID, limit: int, before: UUID | None
+    ) -> tuple[list[Message], bool]:
+        """The newest `limit` messages, or those before the message `before`, oldest first; and whether more are older.
+
+        Empty for a conversation that is not this user's, as for one that is not there.
+        """
+        async with self._postgres.connection() as connection:
+            rows = await connection.fetch(
+                """
+                SELECT messages.id, messages.conversation_id, messages.role, messages.content, messages.created_at,
+                       messages.request_id, messages.finish_reason
+                FROM chat.messages
+                JOIN chat.conversations ON conversations.id = messages.conversation_id
+                WHERE messages.conversation_id = $1 AND conversations.user_id = $2
+                  AND ($3::uuid IS NULL OR messages.position < (
+                      SELECT position FROM chat.messages WHERE id = $3 AND conversation_id = $1
+                  ))
+                ORDER BY messages.position DESC
+                LIMIT $4
+                """,
+                conversation_id,
+                user_id,
+                before,
+                limit + 1,
+            )
+        return [_message(row) for row in reversed(rows[:limit])], len(rows) > limit
+
+    async def owns(self, *, user_id: str, conversation_id: UUID) -> bool:
+        """Whether the conversation is there and this user's."""
+        async with self._postgres.connection() as connection:
+            found = await connection.fetchval(
+                "SELECT true FROM chat.conversations WHERE id = $1 AND user_id = $2", conversation_id, user_id
+            )
+        return bool(found)
+
+    async def before(self, conversation_id: UUID, question: Place) -> list[PastMessage]:
+        """What was said before the question, oldest first, at most HOT_MESSAGES. Works without Redis, only slower."""
+        if question.previous is None:
+            return []
+        past = _unbroken(await self._hot(conversation_id), question.previous)
+        if past is None:
+            past = await self._newest(conversation_id, question.previous)
+            await self._write_hot(conversation_id, past, anew=True)
+        return past
+
+    async def _newest(self, conversation_id: UUID, up_to: int) -> list[PastMessage]:
+        async with self._postgres.connection() as connection:
+            rows = await connection.fetch(
+                """
+                SELECT position, role, content FROM chat.messages
+                WHERE conversation_id = $1 AND position <= $2
+                ORDER BY position DESC LIMIT $3
+                """,
+                conversation_id,
+                up_to,
+                HOT_MESSAGES + 1,  # the oldest only tells what stands before the ones that are kept
+            )
+        before = [*(row["position"] for row in rows[1:]), None]
+        past = [
+            PastMessage(Place(row["position"], previous), row["role"], row["content"])
+            for row, previous in zip(rows, before, strict=True)
+        ]
+        return past[HOT_MESSAGES - 1 :: -1]
+
+    async def remember(self, conversation_id: UUID, messages: list[PastMessage]) -> None:
+        """Add messages just stored to the hot history. Best effort: what is missing is rebuilt when it is needed."""
+        await self._write_hot(conversation_id, messages, anew=False)
+
+    async def _hot(self, conversation_id: UUID) -> list[PastMessage]:
+        try:
+            entries = await self._redis.lrange(HISTORY(str(conversation_id)), 0, -1)
+        except (RedisError, OSError) as error:
+            if not is_outage(error):
+                raise
+            return []
+        messages = (
+            PastMessage(Place(position, previous), role, text)
+            for position, previous, role, text in map(from_json, entries)
+        )
+        return sorted(messages, key=lambda message: message.place.position)
+
+    async def _write_hot(self, conversation_id: UUID, messages: list[PastMessage], *, anew: bool) -> None:
+        key = HISTORY(str(conversation_id))
+        try:
+            pipeline = self._redis.pipeline(transaction=True)
+            if anew:
+                pipeline.delete(key)
+            pipeline.rpush(key, *map(_hot_entry, messages))
+            pipeline.ltrim(key, -HOT_MESSAGES, -1)
+            pipeline.expire(key, HISTORY.ttl_s)
+            await pipeline.execute()
+        except (RedisError, OSError) as error:
+            if not is_outage(error):
+                raise
+
+
+def _unbroken(hot: list[PastMessage], newest: int) -> list[PastMessage] | None:
+    """The messages up to the one at `newest`, or None when one of them is missing: each names the one before it."""
+    past = [message for message in hot if message.place.position <= newest]
+    if not past or past[-1].place.position != newest:
+        return None
+    if any(later.place.previous != earlier.place.position for earlier, later in pairwise(past)):
+        return None
+    whole = past[0].place.previous is None or len(hot) >= HOT_MESSAGES
+    return past if whole else None
+
+
+def _hot_entry(message: PastMessage) -> bytes:
+    return to_json((message.place.position, message.place.previous, message.role, message.content))
+
+
+def _message(row: Record) -> Message:
+    return Message.model_construct(**dict(row))

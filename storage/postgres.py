@@ -1,0 +1,96 @@
+"""The PostgreSQL pool: short transactions, deadlines, and one error for "not there". No SQL of any domain."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any, TypeAlias
+
+import asyncpg
+from pydantic_core import from_json, to_json
+
+from protocol.errors import STORAGE_UNAVAILABLE, OperationError
+
+ACQUIRE_TIMEOUT_S = 5.0
+"""How long a caller waits for a free connection: half of the shortest operation's deadline."""
+
+COMMAND_TIMEOUT_S = 10.0
+"""No statement of this server takes a second; one that takes ten is stuck."""
+
+POOL_SIZE = 10
+"""Connections per process. Statements take about a millisecond, so ten serve thousands of messages per second."""
+
+_UNAVAILABLE = (
+    asyncpg.PostgresConnectionError,
+    asyncpg.InterfaceError,
+    asyncpg.OperatorInterventionError,
+    asyncpg.InsufficientResourcesError,
+    asyncpg.CannotConnectNowError,
+    OSError,
+    TimeoutError,
+)
+
+Connection: TypeAlias = "asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
+Record: TypeAlias = asyncpg.Record
+
+
+class Postgres:
+    """A pool of connections. Every failure to reach the server is an `OperationError` of kind STORAGE_UNAVAILABLE."""
+
+    def __init__(self, pool: "asyncpg.Pool[asyncpg.Record]") -> None:
+        self._pool = pool
+
+    @classmethod
+    @asynccontextmanager
+    async def open(cls, dsn: str, *, size: int = POOL_SIZE) -> AsyncIterator["Postgres"]:
+        """Connect, and close when the block ends. Raises OSError or asyncpg's errors when the first connect fails."""
+        pool = await asyncpg.create_pool(
+            dsn,
+            min_size=1,
+            max_size=size,
+            command_timeout=COMMAND_TIMEOUT_S,
+            timeout=ACQUIRE_TIMEOUT_S,
+            init=_prepare_connection,
+            server_settings={"application_name": "cinewire", "timezone": "UTC"},
+        )
+        try:
+            yield cls(pool)
+        finally:
+            pool.terminate()
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[Connection]:
+        """A connection for one statement, or for several that need no transaction."""
+        try:
+            async with self._pool.acquire(timeout=ACQUIRE_TIMEOUT_S) as connection:
+                yield connection
+        except _UNAVAILABLE as error:
+            raise OperationError(STORAGE_UNAVAILABLE) from error
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Connection]:
+        """A connection inside a transaction: committed when the block ends, rolled back when it raises."""
+        async with self.connection() as connection, connection.transaction():
+            yield connection
+
+    async def ping(self) -> None:
+        """One round trip. Raises STORAGE_UNAVAILABLE."""
+        async with self.connection() as connection:
+            await connection.execute("SELECT 1")
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Open connections, and how many of them are idle."""
+        return self._pool.get_size(), self._pool.get_idle_size()
+
+
+async def _prepare_connection(connection: Any) -> None:
+    await connection.set_type_codec(
+        "jsonb", encoder=_encode_jsonb, decoder=_decode_jsonb, schema="pg_catalog", format="binary"
+    )
+
+
+def _encode_jsonb(value: object) -> bytes:
+    return b"\x01" + to_json(value)
+
+
+def _decode_jsonb(data: bytes) -> Any:
+    return from_json(data[1:])

@@ -1,0 +1,143 @@
+"""Benchmarks: `python3 run.py bench [name …]`. Each prints what it counted; nothing about time is asserted anywhere.
+
+Machines are noisy, so every figure stands beside one that was measured in the same run: the round trip of a ping.
+"""
+
+import argparse
+import asyncio
+import os
+import re
+import signal
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import psutil
+
+from tests.clients import SocketClient, socket_client
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+
+QUESTIONS = ("介绍一下《盗梦空间》", "推荐几部90年代的科幻片", "诺兰导演过哪些电影", "who directed The Matrix?")
+
+
+@asynccontextmanager
+async def server() -> AsyncIterator[tuple[str, psutil.Process]]:
+    """A fresh server in a process of its own: its address, and the process that serves."""
+    with tempfile.TemporaryDirectory(prefix="cinewire-bench-") as folder:
+        Path(folder).chmod(0o755)
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            str(ROOT / "run.py"),
+            stdout=asyncio.subprocess.PIPE,
+            cwd=folder,
+            env={
+                "PATH": os.environ["PATH"],
+                "PORT": "0",
+                "DATA_DIR": f"{folder}/data",
+                "LOG_LEVEL": "error",
+            },
+        )
+        assert process.stdout is not None
+        line = (await process.stdout.readline()).decode()
+        found = re.search(r"http://\S+", line)
+        assert found, f"the server did not start: {line}"
+        try:
+            yield found[0], psutil.Process(process.pid)
+        finally:
+            process.send_signal(signal.SIGTERM)
+            await process.wait()
+
+
+def milliseconds(seconds: Sequence[float]) -> str:
+    """Median and 99th percentile."""
+    ordered = sorted(seconds)
+    return f"p50 {statistics.median(ordered) * 1e3:7.2f} ms   p99 {ordered[int(len(ordered) * 0.99)] * 1e3:7.2f} ms"
+
+
+async def ping_s(client: SocketClient) -> float:
+    started = time.perf_counter()
+    await client.call({"type": "ping"})
+    return time.perf_counter() - started
+
+
+async def first_chunk_s(client: SocketClient, question: str) -> tuple[float, float]:
+    """Seconds from sending a chat to its first chunk and to its end."""
+    started = time.perf_counter()
+    await client.send({"type": "chat", "query": question, "stream": True})
+    await client.receive_until("chunk", "error")
+    first = time.perf_counter() - started
+    await client.receive_until("complete", "error")
+    return first, time.perf_counter() - started
+
+
+async def first_chunk() -> None:
+    """The first words of the catalogue assistant, on an idle server, one chat after the other."""
+    async with server() as (url, process), socket_client(url) as client:
+        await client.login()
+        print(f"resident memory of the serving process, idle: {process.memory_info().rss / 2**20:.0f} MiB")
+        await first_chunk_s(client, QUESTIONS[0])
+        chats, pings = [], []
+        for number in range(200):
+            pings.append(await ping_s(client))
+            chats.append(await first_chunk_s(client, QUESTIONS[number % len(QUESTIONS)]))
+            await asyncio.sleep(0.06)  # below the limit of 20 messages a second
+        print(f"ping and pong                    {milliseconds(pings)}")
+        print(f"chat to first chunk              {milliseconds([first for first, _ in chats])}")
+        print(f"chat to its end                  {milliseconds([end for _, end in chats])}")
+        ratio = statistics.median(first for first, _ in chats) / statistics.median(pings)
+        print(f"first chunk, in pings            {ratio:.1f}")
+        print(f"resident memory, after           {process.memory_info().rss / 2**20:.0f} MiB")
+
+
+async def many_sockets(count: int = 200) -> None:
+    """Many sockets that all ask at once: how long the luckiest and the unluckiest wait."""
+    async with server() as (url, process):
+        ready = asyncio.Barrier(count + 1)
+
+        async def one(number: int) -> tuple[float, float]:
+            async with socket_client(url, open_timeout=60) as client:
+                await client.login()
+                await ready.wait()
+                return await first_chunk_s(client, QUESTIONS[number % len(QUESTIONS)])
+
+        async with asyncio.TaskGroup() as tasks:
+            answers = [tasks.create_task(one(number)) for number in range(count)]
+            await ready.wait()
+            started = time.perf_counter()
+        elapsed_s = time.perf_counter() - started
+        firsts = [task.result()[0] for task in answers]
+        ends = [task.result()[1] for task in answers]
+        print(f"{count} sockets, one chat each, at once: all answered in {elapsed_s:.2f} s")
+        print(f"chat to first chunk              {milliseconds(firsts)}   max {max(firsts) * 1e3:7.2f} ms")
+        print(f"chat to its end                  {milliseconds(ends)}   max {max(ends) * 1e3:7.2f} ms")
+        print(f"unluckiest end / median end      {max(ends) / statistics.median(ends):.2f}")
+        print(f"resident memory, after           {process.memory_info().rss / 2**20:.0f} MiB")
+
+
+BENCHES: dict[str, Callable[[], Awaitable[None]]] = {"first-chunk": first_chunk, "many-sockets": many_sockets}
+
+
+async def run(names: Sequence[str]) -> None:
+    for name in names:
+        bench = BENCHES[name]
+        print(f"## {name}: {(bench.__doc__ or '').strip()}", flush=True)
+        await bench()
+        print(flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="run.py bench", description="Measure, beside a ping of the same run.")
+    parser.add_argument("names", nargs="*", metavar="name", help=f"one of {', '.join(BENCHES)}; all when none is given")
+    names = parser.parse_args().names or list(BENCHES)
+    if unknown := set(names) - set(BENCHES):
+        parser.error(f"no such bench: {', '.join(sorted(unknown))}")
+    asyncio.run(run(names))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,144 @@
+"""What all tests share: one PostgreSQL, one Valkey, and servers that are started once for many tests."""
+
+import os
+import shutil
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import pytest
+
+from storage.embedded import Services, embedded_services
+from storage.postgres import Postgres
+from storage.redis import Redis, open_redis
+from tests.clients import HttpClient, SocketClient, Transport, new_code, socket_client
+from tests.node import TestNode, serving
+from tests.standins.llm import LLMStandIn
+from tests.standins.server import serve
+from tests.standins.wechat import WeChatStandIn
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _clean_environment() -> Iterator[None]:
+    """Settings of the shell that runs the tests are not the tests' business."""
+    patch = pytest.MonkeyPatch()
+    for name in list(os.environ):
+        if name.startswith(("LLM_", "QWEN_", "WECHAT_", "TMDB_", "RATE_")) or name in (
+            "DATABASE_URL",
+            "POSTGRES_DSN",
+            "REDIS_URL",
+            "JWT_SECRET",
+            "APP_ENV",
+            "PORT",
+            "HOST",
+            "DATA_DIR",
+            "ALLOW_GUESTS",
+            "CORS_ORIGINS",
+        ):
+            patch.delenv(name)
+    yield
+    patch.undo()
+
+
+@pytest.fixture(scope="session")
+def data_dir() -> Iterator[Path]:
+    """A folder that the servers' own user may enter too, which pytest's are not."""
+    folder = Path(tempfile.mkdtemp(prefix="cinewire-tests-"))
+    folder.chmod(0o755)
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def services(data_dir: Path) -> Iterator[Services]:
+    with embedded_services(data_dir / "services") as started:
+        yield started
+
+
+@pytest.fixture(scope="session")
+async def node(services: Services, data_dir: Path) -> AsyncIterator[TestNode]:
+    """A server as `python3 run.py` starts it: local login, the demo catalogue and its assistant."""
+    async with serving(services, data_dir) as started:
+        yield started
+
+
+@dataclass(frozen=True, slots=True)
+class ModelNode:
+    """A server with a language model and WeChat, and the stand-ins that play them."""
+
+    url: str
+    node: TestNode
+    model: LLMStandIn
+    wechat: WeChatStandIn
+
+
+@pytest.fixture(scope="session")
+async def _model_node(services: Services, data_dir: Path) -> AsyncIterator[ModelNode]:
+    model, wechat = LLMStandIn(), WeChatStandIn()
+    async with (
+        serve(model.app) as model_url,
+        serve(wechat.app) as wechat_url,
+        serving(
+            services,
+            data_dir,
+            llm_base_url=[f"{model_url}/v1"],
+            llm_model=["stand-in"],
+            llm_api_key=["key"],
+            wechat_appid=wechat.appid,
+            wechat_app_secret=wechat.secret,
+            wechat_api_base=wechat_url,
+        ) as started,
+    ):
+        yield ModelNode(started.url, started, model, wechat)
+
+
+@pytest.fixture
+def model_node(_model_node: ModelNode) -> ModelNode:
+    """The same server for all tests, its stand-ins as new."""
+    _model_node.model.reset()
+    return _model_node
+
+
+@pytest.fixture
+async def client(node: TestNode) -> AsyncIterator[SocketClient]:
+    """A socket that has logged in as somebody new."""
+    async with socket_client(node.url) as opened:
+        await opened.login()
+        yield opened
+
+
+@pytest.fixture
+async def http(node: TestNode) -> AsyncIterator[httpx.AsyncClient]:
+    async with httpx.AsyncClient(base_url=node.url, trust_env=False, timeout=15) as opened:
+        yield opened
+
+
+@pytest.fixture(params=["socket", "http"])
+async def transport(
+    request: pytest.FixtureRequest, node: TestNode, http: httpx.AsyncClient
+) -> AsyncIterator[Transport]:
+    """Somebody new, over either transport."""
+    if request.param == "socket":
+        async with socket_client(node.url) as opened:
+            await opened.login()
+            yield opened
+        return
+    reply = await http.post("/api/v1/messages", json={"type": "login", "code": new_code()})
+    yield HttpClient(http, reply.json()["data"]["token"])
+
+
+@pytest.fixture
+async def postgres(node: TestNode, services: Services) -> AsyncIterator[Postgres]:
+    """The database of `node`, its schema up to date and the demo catalogue loaded."""
+    assert services.database_url is not None
+    async with Postgres.open(services.database_url, size=4) as opened:
+        yield opened
+
+
+@pytest.fixture
+async def redis(services: Services) -> AsyncIterator[Redis]:
+    assert services.redis_url is not None
+    async with open_redis(services.redis_url) as opened:
+        yield opened

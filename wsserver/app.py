@@ -1,0 +1,366 @@
+"""Composition root: the only file that knows all the others. Starts the server, and stops it in order."""
+
+import argparse
+import asyncio
+import contextlib
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator, Awaitable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import httpx
+import prometheus_client
+import structlog
+import uvicorn
+import uvloop
+from pydantic_core import to_json
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import Request as HttpRequest
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route, WebSocketRoute
+
+from protocol.envelope import MAX_MESSAGE_BYTES, Decoder
+from protocol.errors import OperationError
+from protocol.operations import OPERATIONS
+from protocol.session import Limits
+from storage.accounts import Sessions
+from storage.chat import Conversations
+from storage.demo.load import load_demo
+from storage.embedded import EmbeddedError, Services, embedded_services
+from storage.movies import Movies
+from storage.postgres import Postgres
+from storage.redis import Redis, open_redis, ping
+from storage.runs import RunLogs
+from storage.schema import SchemaError, migrate
+from wsserver.auth import Authenticator, CodeExchange
+from wsserver.dispatch import Dispatcher
+from wsserver.domains.accounts import account_handlers
+from wsserver.domains.assistant import CatalogueAssistant
+from wsserver.domains.chat import DEFAULT_SYSTEM_PROMPT, Answerer, Chats, ModelAnswerer, chat_handlers
+from wsserver.domains.movies import movie_handlers
+from wsserver.http import HttpEdge, on_http_exception
+from wsserver.hub import Hub
+from wsserver.settings import Settings, SettingsError, load_settings
+from wsserver.telemetry import Metrics, configure_logging
+from wsserver.vendors.llm import LanguageModel
+from wsserver.vendors.wechat import LocalLogin, WeChat
+from wsserver.websocket import Sockets
+
+log = structlog.get_logger(__name__)
+
+READY_TIMEOUT_S = 2.0
+"""A balancer asks every few seconds and gives up after a few."""
+
+GRACEFUL_SHUTDOWN_S = 5
+"""uvicorn's wait for connections that were told to close. A number, or it would wait for ever."""
+
+VENDOR_CONNECTIONS = httpx.Limits(max_connections=1000, max_keepalive_connections=100)
+"""Each streaming answer holds one connection to its model."""
+
+
+class StartError(Exception):
+    """Why the server could not start, in words for who typed the command."""
+
+
+class _Server(uvicorn.Server):
+    """uvicorn, leaving signals to us: it would stop before the runs are finished. `up` is set when it listens."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.up = asyncio.Event()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self.up.set()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+@dataclass(slots=True)
+class Node:
+    """A server that is being served."""
+
+    port: int
+    hub: Hub
+    sockets: Sockets
+    uvicorn: uvicorn.Server
+
+    async def drain(self, timeout_s: float) -> None:
+        """Take nothing new, tell every client, and wait for the answers in the making, at most that long."""
+        self.hub.start_draining()
+        self.sockets.say_goodbye()
+        left = await self.hub.drained(timeout_s)
+        log.info("drained", answers_left=left)
+        await self.hub.stop_runs()
+        self.sockets.close_all()
+
+
+@contextlib.asynccontextmanager
+async def running(settings: Settings, listener: socket.socket, services: Services) -> AsyncIterator[Node]:
+    """Serve on `listener` until the block ends. Raises StartError when a service cannot be reached."""
+    database_url, redis_url = services.database_url, services.redis_url
+    assert database_url is not None  # noqa: S101 (a service that was not given was started)
+    assert redis_url is not None  # noqa: S101
+    async with contextlib.AsyncExitStack() as stack:
+        try:
+            await migrate(database_url)
+            postgres = await stack.enter_async_context(Postgres.open(database_url))
+        except SchemaError as error:
+            raise StartError(f"DATABASE_URL: {error}") from error
+        except (OSError, TimeoutError, ValueError, OperationError) as error:
+            raise StartError(f"DATABASE_URL: PostgreSQL cannot be reached: {error}") from error
+        redis = await stack.enter_async_context(open_redis(redis_url))
+        try:
+            await ping(redis)
+        except OperationError as error:
+            raise StartError(f"REDIS_URL: Redis cannot be reached: {error.__cause__}") from error
+        movies = Movies(postgres)
+        if settings.database_url is None:
+            loaded = await load_demo(movies)
+            if loaded:
+                log.info("demo catalogue loaded", movies=loaded)
+        http_client = await stack.enter_async_context(
+            httpx.AsyncClient(limits=VENDOR_CONNECTIONS, follow_redirects=False, trust_env=True)
+        )
+        metrics = Metrics()
+        hub = Hub(RunLogs(redis), metrics, roll_up_s=settings.roll_up_ms / 1000, deadline_s=settings.run_deadline_s)
+        authenticator = Authenticator(
+            sessions=Sessions(redis),
+            exchange=_code_exchange(settings, http_client),
+            appid=settings.wechat_appid or "local",
+            secret=settings.signing_secret(),
+            token_ttl_s=settings.token_ttl_s,
+            guests_allowed=settings.guests_allowed,
+        )
+        chats = Chats(hub, Conversations(postgres, redis), _answerer(settings, http_client, movies))
+        decoder = Decoder(OPERATIONS)
+        dispatcher = Dispatcher(
+            OPERATIONS, (account_handlers(authenticator), chat_handlers(chats), movie_handlers(movies)), metrics
+        )
+        sockets = Sockets(
+            decoder=decoder,
+            dispatcher=dispatcher,
+            authenticator=authenticator,
+            metrics=metrics,
+            limits=Limits(
+                login_deadline_s=settings.login_deadline_s,
+                silence_s=settings.silence_timeout_s,
+                messages_per_s=settings.rate_limit_messages_per_s,
+                burst=settings.rate_limit_burst,
+            ),
+            origins=frozenset(settings.cors_origins),
+        )
+        edge = HttpEdge(
+            decoder=decoder,
+            dispatcher=dispatcher,
+            authenticator=authenticator,
+            heartbeat_s=settings.sse_heartbeat_s,
+        )
+        application = Starlette(
+            routes=[
+                WebSocketRoute("/wechat/ws", sockets),
+                WebSocketRoute("/ws", sockets),
+                *edge.routes(),
+                *_operator_routes(postgres, redis, hub, metrics),
+            ],
+            middleware=_cors(settings),
+            exception_handlers={HTTPException: on_http_exception, Exception: on_http_exception},
+        )
+        await stack.enter_async_context(hub.open())
+        await stack.enter_async_context(sockets.open())
+        server = await stack.enter_async_context(_served(application, listener))
+        yield Node(listener.getsockname()[1], hub, sockets, server)
+
+
+@contextlib.asynccontextmanager
+async def _served(application: Starlette, listener: socket.socket) -> AsyncIterator[uvicorn.Server]:
+    server = _Server(
+        uvicorn.Config(
+            application,
+            http="httptools",
+            ws="websockets-sansio",
+            ws_max_size=MAX_MESSAGE_BYTES,
+            # Deflate costs about 50 KiB a connection, and small frames gain nothing.
+            ws_per_message_deflate=False,
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=GRACEFUL_SHUTDOWN_S,
+        )
+    )
+    serving = asyncio.create_task(server.serve(sockets=[listener]), name="uvicorn")
+    try:
+        await server.up.wait()
+        yield server
+    finally:
+        server.should_exit = True
+        await serving
+
+
+def _code_exchange(settings: Settings, client: httpx.AsyncClient) -> CodeExchange:
+    if settings.wechat_appid is None or settings.wechat_app_secret is None:
+        log.warning("WECHAT_APPID is not set: the local login accepts any code. For development only.")
+        return LocalLogin()
+    return WeChat(
+        appid=settings.wechat_appid,
+        secret=settings.wechat_app_secret.get_secret_value(),
+        base_url=settings.wechat_api_base,
+        client=client,
+    )
+
+
+def _answerer(settings: Settings, client: httpx.AsyncClient, movies: Movies) -> Answerer:
+    servers = settings.model_servers()
+    if not servers:
+        log.info("no language model is configured: the catalogue assistant answers")
+        return CatalogueAssistant(movies)
+    return ModelAnswerer(LanguageModel(servers, client), settings.system_prompt or DEFAULT_SYSTEM_PROMPT)
+
+
+def _cors(settings: Settings) -> list[Middleware]:
+    if not settings.cors_origins:
+        return []
+    return [
+        Middleware(
+            CORSMiddleware,
+            allow_origins=settings.cors_origins,
+            allow_methods=["GET", "POST"],
+            allow_headers=["Authorization", "Content-Type", "Last-Event-ID", "X-User-ID"],
+        )
+    ]
+
+
+def _operator_routes(postgres: Postgres, redis: Redis, hub: Hub, metrics: Metrics) -> list[BaseRoute]:
+    """What balancers, monitors and seed pages ask of a server rather than of an operation."""
+
+    async def health(_http: HttpRequest) -> Response:
+        return _json({"status": "ok"})
+
+    async def wechat_health(_http: HttpRequest) -> Response:
+        return _json({"code": 0, "message": "服务正常", "timestamp": datetime.now(UTC).isoformat()})
+
+    async def ready(_http: HttpRequest) -> Response:
+        answers = await asyncio.gather(_answers(postgres.ping()), _answers(ping(redis)))
+        checks = dict(zip(("postgres", "redis"), answers, strict=True)) | {"accepting": not hub.draining}
+        fine = all(checks.values())
+        return _json({"status": "ready" if fine else "not ready", **checks}, 200 if fine else 503)
+
+    async def show_metrics(_http: HttpRequest) -> Response:
+        text = prometheus_client.generate_latest(metrics.registry)
+        return Response(text, media_type=prometheus_client.CONTENT_TYPE_LATEST)
+
+    return [
+        Route("/health", health),
+        Route("/wechat/health", wechat_health),
+        Route("/ready", ready),
+        Route("/metrics", show_metrics),
+    ]
+
+
+async def _answers(check: Awaitable[None]) -> bool:
+    try:
+        async with asyncio.timeout(READY_TIMEOUT_S):
+            await check
+    except (OperationError, TimeoutError):
+        return False
+    return True
+
+
+def _json(fields: object, status: int = 200) -> Response:
+    return Response(to_json(fields), status, media_type="application/json")
+
+
+async def _serve(settings: Settings, listener: socket.socket, services: Services) -> None:
+    stop, stop_now = asyncio.Event(), asyncio.Event()
+
+    def on_signal() -> None:
+        (stop_now if stop.is_set() else stop).set()
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, on_signal)
+    async with running(settings, listener, services) as node:
+        address = f"{settings.host if ':' not in settings.host else f'[{settings.host}]'}:{node.port}"
+        print(f"CineWire is ready: ws://{address}/wechat/ws and http://{address}", flush=True)  # noqa: T201
+        await stop.wait()
+        log.info("stopping", drain_timeout_s=settings.drain_timeout_s)
+        draining = asyncio.create_task(node.drain(settings.drain_timeout_s), name="drain")
+        impatient = asyncio.create_task(stop_now.wait(), name="second signal")
+        await asyncio.wait((draining, impatient), return_when=asyncio.FIRST_COMPLETED)
+        for task in (draining, impatient):
+            task.cancel()
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+        listener.listen(2048)
+    except OSError as error:
+        listener.close()
+        raise StartError(f"HOST, PORT: cannot listen on {host}:{port}: {error.strerror}") from error
+    listener.setblocking(False)
+    return listener
+
+
+def main(arguments: Sequence[str] = ()) -> int:
+    """Serve until a signal. Gives the exit code: 0 when stopped, 1 when it could not start, 2 for wrong settings."""
+    argparse.ArgumentParser(prog="run.py serve", description="Serve. Settings come from the environment.").parse_args(
+        list(arguments)
+    )
+    try:
+        settings = load_settings()
+    except SettingsError as error:
+        return _say(f"Wrong settings:\n{error}", 2)
+    configure_logging(level=settings.log_level, json=settings.json_logs)
+    try:
+        with _listen(settings.host, settings.port) as listener, _services(settings) as services:
+            uvloop.run(_serve(settings, listener, services))
+    except (StartError, EmbeddedError) as error:
+        return _say(str(error), 1)
+    return 0
+
+
+def migrate_main(arguments: Sequence[str] = ()) -> int:
+    """Bring the database's schema up to date and stop."""
+    argparse.ArgumentParser(prog="run.py migrate", description="Bring the schema up to date.").parse_args(
+        list(arguments)
+    )
+    try:
+        settings = load_settings()
+        with _services(settings, redis=False) as services:
+            assert services.database_url is not None  # noqa: S101 (a service that was not given was started)
+            asyncio.run(migrate(services.database_url))
+    except SettingsError as error:
+        return _say(f"Wrong settings:\n{error}", 2)
+    except (EmbeddedError, SchemaError, OSError) as error:
+        return _say(str(error), 1)
+    return _say("The schema is up to date.", 0)
+
+
+@contextlib.contextmanager
+def _services(settings: Settings, *, redis: bool = True) -> Iterator[Services]:
+    """PostgreSQL and Redis: those that the settings name, and our own for those that they do not."""
+    own_postgres, own_redis = settings.database_url is None, redis and settings.redis_url is None
+    if not own_postgres and not own_redis:
+        yield Services(settings.database_url, settings.redis_url, None)
+        return
+    with embedded_services(settings.data_dir, postgres=own_postgres, valkey=own_redis) as own:
+        if own.attached_to is not None:
+            log.warning("using the PostgreSQL and Valkey of another process; they stop with it", pid=own.attached_to)
+        yield Services(own.database_url or settings.database_url, own.redis_url or settings.redis_url, own.attached_to)
+
+
+def _say(text: str, code: int) -> int:
+    print(text, file=sys.stderr if code else sys.stdout)
+    return code

@@ -1,0 +1,229 @@
+"""Who is speaking, and how that is proven: login by WeChat, tokens bound to revocable sessions, guests' own namespace.
+
+A token is a JWT (HS256) that names a session in Redis. It is good while its signature, its audience, its time and
+that session are; ending the session ends all its tokens. WeChat's session_key lies in Redis encrypted and nowhere
+else.
+"""
+
+import asyncio
+import base64
+import hashlib
+import os
+import secrets
+import time
+import uuid
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import jwt
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+from protocol.accounts import Authenticated, Caller, LoggedIn
+from protocol.errors import (
+    GUESTS_OFF,
+    LOGIN_CODE_INVALID,
+    SESSION_REVOKED,
+    TOKEN_EXPIRED,
+    TOKEN_INVALID,
+    OperationError,
+)
+from protocol.operation import GuestClaim
+from storage.accounts import Sessions, StoredSession
+from wsserver.vendors.wechat import WeChatLogin
+
+ISSUER = "cinewire"
+AUDIENCE = "cinewire"
+ALGORITHM = "HS256"
+CLOCK_SKEW_S = 10
+"""Nodes' clocks are kept by NTP; ten seconds is far more than they differ."""
+
+CLAIM_POLL_S = 0.05
+"""How often a second login with the same code looks whether the first has its answer: WeChat takes 50 ms and more."""
+
+CONVERSATIONS = uuid.UUID("6f0c1c0e-3b1f-5f0e-9a54-0e6a3f7f5d11")
+"""Namespace (RFC 9562 §5.5) of standing conversations: their ids follow from whose they are."""
+
+
+class CodeExchange(Protocol):
+    """Where a wx.login code is turned into an openid: WeChat, or the local stand-in of development."""
+
+    async def code_to_session(self, code: str) -> WeChatLogin: ...
+
+
+class Authenticator:
+    """Turns codes, tokens and guests' claims into callers."""
+
+    def __init__(
+        self,
+        *,
+        sessions: Sessions,
+        exchange: CodeExchange,
+        appid: str,
+        secret: str,
+        token_ttl_s: int,
+        guests_allowed: bool,
+    ) -> None:
+        self._sessions = sessions
+        self._exchange = exchange
+        self._appid = appid
+        self._secret = secret.encode()
+        self._seal = AESGCM(_derive(self._secret, b"cinewire session_key"))
+        self._token_ttl_s = token_ttl_s
+        self._guests_allowed = guests_allowed
+        self._watchers: list[Callable[[str], None]] = []
+
+    def when_session_ends(self, watcher: Callable[[str], None]) -> None:
+        """Have `watcher` told the id of every session that is revoked here."""
+        self._watchers.append(watcher)
+
+    async def log_in(self, code: str) -> tuple[Caller, LoggedIn]:
+        """Exchange a wx.login code for a session. The same code again leads to the same session.
+
+        Raises LOGIN_* and WECHAT_* as WeChat answers, LOGIN_CODE_INVALID for the code of a session that was ended.
+        """
+        session = await self._session_of_code(code)
+        caller, token = self._issue(session)
+        return caller, LoggedIn(
+            openid=session.openid,
+            unionid=session.unionid,
+            session_id=session.session_id,
+            token=token,
+            expires_in=self._token_ttl_s,
+        )
+
+    async def _session_of_code(self, code: str) -> StoredSession:
+        code_hash = hashlib.sha256(f"{self._appid}:{code}".encode()).hexdigest()
+        while (known := await self._sessions.claim_code(code_hash)) is not None:
+            if known.session_id is not None:
+                session = await self._sessions.find(known.session_id, prolong_s=self._token_ttl_s)
+                if session is None:
+                    raise OperationError(LOGIN_CODE_INVALID)
+                return session
+            await asyncio.sleep(CLAIM_POLL_S)
+        try:
+            login = await self._exchange.code_to_session(code)
+        except OperationError:
+            await self._sessions.release_code(code_hash)
+            raise
+        session_id = secrets.token_urlsafe(24)
+        session = StoredSession(
+            session_id,
+            user_id=_opaque("wx", self._appid, login.openid),
+            openid=login.openid,
+            unionid=login.unionid,
+            sealed_key=self._seal_key(session_id, login.session_key),
+        )
+        await self._sessions.create(session, self._token_ttl_s)
+        await self._sessions.code_was_exchanged(code_hash, session_id)
+        return session
+
+    async def authenticate(self, token: str) -> Caller:
+        """Whose token this is. Raises TOKEN_INVALID, TOKEN_EXPIRED or SESSION_REVOKED."""
+        claims = self._verify(token)
+        session = await self._sessions.find(claims["sid"])
+        if session is None:
+            raise OperationError(SESSION_REVOKED)
+        return _caller(session, float(claims["exp"]))
+
+    async def refresh(self, token: str) -> tuple[Caller, Authenticated]:
+        """A new token for the same session, which lives that much longer. Raises as `authenticate`."""
+        claims = self._verify(token)
+        session = await self._sessions.find(claims["sid"], prolong_s=self._token_ttl_s)
+        if session is None:
+            raise OperationError(SESSION_REVOKED)
+        caller, fresh = self._issue(session)
+        return caller, Authenticated(
+            openid=session.openid, session_id=session.session_id, token=fresh, expires_in=self._token_ttl_s
+        )
+
+    async def log_out(self, caller: Caller) -> None:
+        """End the caller's session and with it all its tokens."""
+        await self._sessions.revoke(caller.session_id)
+        for watcher in self._watchers:
+            watcher(caller.session_id)
+
+    def guest(self, claim: GuestClaim | None) -> Caller:
+        """A guest, named by nobody's word but its own; one that gives no name is new each time. Raises GUESTS_OFF."""
+        if not self._guests_allowed:
+            raise OperationError(GUESTS_OFF)
+        if claim is None:
+            user_id = _opaque("guest", "anonymous", secrets.token_hex(16))
+            session = ""
+        else:
+            user_id = _opaque("guest", claim.surface, claim.name)
+            session = claim.session
+        conversation_id = uuid.uuid5(CONVERSATIONS, f"{user_id}\n{session}")
+        return Caller("guest", user_id, session or str(conversation_id), conversation_id)
+
+    def open_key(self, session: StoredSession) -> str:
+        """WeChat's session_key of a session, for checking its signatures."""
+        nonce, sealed = session.sealed_key[:12], session.sealed_key[12:]
+        return self._seal.decrypt(nonce, sealed, session.session_id.encode()).decode()
+
+    def _seal_key(self, session_id: str, session_key: str) -> bytes:
+        # A random 96-bit nonce is safe for 2^32 keys under one secret (NIST SP 800-38D §8.3).
+        nonce = os.urandom(12)
+        return nonce + self._seal.encrypt(nonce, session_key.encode(), session_id.encode())
+
+    def _issue(self, session: StoredSession) -> tuple[Caller, str]:
+        now = int(time.time())
+        expires_at = now + self._token_ttl_s
+        token = jwt.encode(
+            {
+                "iss": ISSUER,
+                "aud": AUDIENCE,
+                "sub": session.user_id,
+                "sid": session.session_id,
+                "jti": secrets.token_urlsafe(12),
+                "iat": now,
+                "exp": expires_at,
+            },
+            self._secret,
+            ALGORITHM,
+        )
+        return _caller(session, float(expires_at)), token
+
+    def _verify(self, token: str) -> dict[str, Any]:
+        try:
+            claims: dict[str, Any] = jwt.decode(
+                token,
+                self._secret,
+                algorithms=[ALGORITHM],
+                audience=AUDIENCE,
+                issuer=ISSUER,
+                leeway=CLOCK_SKEW_S,
+                options={"require": ["exp", "iat", "jti", "sub", "sid"]},
+            )
+        except jwt.ExpiredSignatureError:
+            raise OperationError(TOKEN_EXPIRED) from None
+        except jwt.InvalidTokenError:
+            raise OperationError(TOKEN_INVALID) from None
+        if not isinstance(claims["sid"], str):
+            raise OperationError(TOKEN_INVALID)
+        return claims
+
+
+def bearer_token(authorization: str) -> str:
+    """The token in an `Authorization` header (RFC 6750 §2.1). Raises TOKEN_INVALID when it holds none."""
+    scheme, _, token = authorization.partition(" ")
+    if scheme.lower() != "bearer" or not token.strip():
+        raise OperationError(TOKEN_INVALID)
+    return token.strip()
+
+
+def _caller(session: StoredSession, expires_at: float) -> Caller:
+    conversation_id = uuid.uuid5(CONVERSATIONS, f"{session.user_id}\n")
+    return Caller("user", session.user_id, session.session_id, conversation_id, session.openid, expires_at)
+
+
+def _opaque(kind: str, *names: str) -> str:
+    """An id that may stand in logs and tokens: it names nobody, and the kinds cannot meet."""
+    digest = hashlib.sha256("\n".join((kind, *names)).encode()).digest()
+    return f"{kind}_{base64.b32encode(digest[:16]).decode().rstrip('=').lower()}"
+
+
+def _derive(secret: bytes, purpose: bytes) -> bytes:
+    """A key of its own for each purpose, so that a token's signature says nothing about a sealed key."""
+    return HKDF(SHA256(), 32, None, purpose).derive(secret)

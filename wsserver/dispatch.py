@@ -1,0 +1,141 @@
+"""The one path of every operation: find its handler, bound its time, turn what goes wrong into an error, count it.
+
+Both edges come through here, so neither can skip a check that the other has. What was said and what was answered is
+not looked at, and never logged.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import structlog
+from pydantic import BaseModel
+
+from protocol.accounts import Caller
+from protocol.errors import DEADLINE_EXCEEDED, INTERNAL, LOGIN_REQUIRED, OperationError
+from protocol.operation import Access, AnyOperation, Operation, Request, StreamingOperation, StreamingRequest
+from wsserver.hub import Run
+from wsserver.telemetry import Metrics
+
+log = structlog.get_logger(__name__)
+
+RequestT = TypeVar("RequestT", bound=Request)
+StreamingRequestT = TypeVar("StreamingRequestT", bound=StreamingRequest)
+ReplyT = TypeVar("ReplyT", bound=BaseModel | None)
+StreamedT = TypeVar("StreamedT", bound=BaseModel)
+AcceptedT = TypeVar("AcceptedT", bound=BaseModel)
+
+
+class Call:
+    """One operation being called. A handler that logs somebody in or out says so by setting `caller`."""
+
+    __slots__ = ("caller",)
+
+    def __init__(self, caller: Caller | None) -> None:
+        self.caller = caller
+
+    @property
+    def known_caller(self) -> Caller:
+        """Who calls. Raises LOGIN_REQUIRED when nobody is known to."""
+        if self.caller is None:
+            raise OperationError(LOGIN_REQUIRED)
+        return self.caller
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What an operation answered."""
+
+    operation: Operation[Any, Any]
+    data: BaseModel | None
+
+
+class Handlers:
+    """The handlers of one domain, bound to declarations: a checker refuses one whose request or reply does not fit."""
+
+    def __init__(self) -> None:
+        self.bound: dict[str, Callable[[Call, Any], Awaitable[Any]]] = {}
+
+    def on(
+        self, operation: Operation[RequestT, ReplyT]
+    ) -> Callable[[Callable[[Call, RequestT], Awaitable[ReplyT]]], Callable[[Call, RequestT], Awaitable[ReplyT]]]:
+        """Bind a handler that gives the reply."""
+
+        def bind(handler: Callable[[Call, RequestT], Awaitable[ReplyT]]) -> Callable[..., Awaitable[ReplyT]]:
+            self.bound[operation.name] = handler
+            return handler
+
+        return bind
+
+    def on_stream(
+        self, operation: StreamingOperation[StreamingRequestT, AcceptedT, StreamedT]
+    ) -> Callable[
+        [Callable[[Call, StreamingRequestT], Awaitable[Run[StreamedT]]]],
+        Callable[[Call, StreamingRequestT], Awaitable[Run[StreamedT]]],
+    ]:
+        """Bind a handler that gives the run which will make the reply."""
+
+        def bind(
+            handler: Callable[[Call, StreamingRequestT], Awaitable[Run[StreamedT]]],
+        ) -> Callable[..., Awaitable[Run[StreamedT]]]:
+            self.bound[operation.name] = handler
+            return handler
+
+        return bind
+
+
+class Dispatcher:
+    """Calls handlers. Every declared operation has exactly one, or the server does not start."""
+
+    def __init__(self, operations: Mapping[str, AnyOperation], domains: tuple[Handlers, ...], metrics: Metrics) -> None:
+        bound: dict[str, Callable[[Call, Any], Awaitable[Any]]] = {}
+        for domain in domains:
+            for name, handler in domain.bound.items():
+                if name in bound:
+                    raise ValueError(f"operation {name!r} has two handlers")
+                bound[name] = handler
+        if bound.keys() != operations.keys():
+            raise ValueError(f"operations and handlers differ: {sorted(bound.keys() ^ operations.keys())}")
+        self.operations = operations
+        self._handlers = bound
+        self._metrics = metrics
+
+    async def call(self, call: Call, request: Request) -> Reply | Run[Any]:
+        """Run an operation: its reply, or the run that answers it. Raises OperationError and nothing else."""
+        operation = self.operations[request.type]
+        started = time.perf_counter()
+        outcome = "ok"
+        try:
+            authorise(operation, call.caller)
+            async with asyncio.timeout(operation.deadline_s):
+                answer = await self._handlers[operation.name](call, request)
+        except OperationError as error:
+            outcome = error.kind.reason
+            raise
+        except TimeoutError:
+            outcome = DEADLINE_EXCEEDED.reason
+            raise OperationError(DEADLINE_EXCEEDED, retry_after_ms=1000) from None
+        except asyncio.CancelledError:
+            outcome = "cancelled"
+            raise
+        except Exception as error:
+            outcome = INTERNAL.reason
+            log.exception("operation failed", operation=operation.name)
+            raise OperationError(INTERNAL) from error
+        finally:
+            elapsed_s = time.perf_counter() - started
+            self._metrics.operations.labels(operation.name, outcome).observe(elapsed_s)
+            level = logging.DEBUG if operation.quiet else logging.INFO
+            log.log(level, "operation", operation=operation.name, outcome=outcome, ms=round(elapsed_s * 1000, 2))
+        return answer if isinstance(operation, StreamingOperation) else Reply(operation, answer)
+
+
+def authorise(operation: AnyOperation, caller: Caller | None) -> None:
+    """Raises LOGIN_REQUIRED when this caller may not call this operation."""
+    if operation.access is Access.ANYONE:
+        return
+    if caller is None or (operation.access is Access.USER and caller.kind != "user"):
+        raise OperationError(LOGIN_REQUIRED)

@@ -1,0 +1,44 @@
+"""Film lookups from the catalogue."""
+
+from datetime import UTC, datetime
+
+from protocol import movies
+from protocol.errors import INVALID_FIELD, MOVIE_NOT_FOUND, OperationError
+from protocol.movies import MAX_BULK_IDS, FeedPage, FindMovies, FoundMovies, GetMovie, GotMovie, ListFeed
+from storage.movies import Movies
+from wsserver.dispatch import Call, Handlers
+
+
+def movie_handlers(catalogue: Movies) -> Handlers:
+    """Handlers of the film operations."""
+    handlers = Handlers()
+
+    @handlers.on(movies.MOVIES_BULK)
+    async def find(_call: Call, request: FindMovies) -> FoundMovies:
+        ids = list(dict.fromkeys(request.ids))
+        if len(ids) > MAX_BULK_IDS:
+            raise OperationError(INVALID_FIELD, f"字段 ids：去重后最多 {MAX_BULK_IDS} 项", field="ids")
+        cards = await catalogue.cards(ids)
+        return FoundMovies.model_construct(
+            items=[cards[tmdb_id] for tmdb_id in ids if tmdb_id in cards],
+            missing_ids=[tmdb_id for tmdb_id in ids if tmdb_id not in cards],
+        )
+
+    @handlers.on(movies.MOVIE_DETAIL)
+    async def get(_call: Call, request: GetMovie) -> GotMovie:
+        movie = await catalogue.detail(request.tmdb_id)
+        if movie is None:
+            raise OperationError(MOVIE_NOT_FOUND)
+        return GotMovie.model_construct(movie=movie)
+
+    @handlers.on(movies.MOVIES_FEED)
+    async def feed(_call: Call, request: ListFeed) -> FeedPage:
+        # One more than asked for says whether there is a next page.
+        today = datetime.now(UTC).date()
+        cards = await catalogue.feed(request.feed, limit=request.limit + 1, offset=request.offset, today=today)
+        more = len(cards) > request.limit
+        return FeedPage.model_construct(
+            items=cards[: request.limit], next_offset=request.offset + request.limit if more else None
+        )
+
+    return handlers

@@ -1,0 +1,248 @@
+"""HTTP for clients that cannot hold a socket: the same operations, derived from their declarations.
+
+Every operation answers at `POST /api/v1/messages`; those that declare routes answer there too, in the shape of the
+older API that the route belongs to. A chat's frames go out as server-sent events. No domain logic.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from typing import Any, TypeAlias
+
+import structlog
+from pydantic_core import to_json
+from starlette.exceptions import HTTPException
+from starlette.requests import Request as HttpRequest
+from starlette.responses import Response, StreamingResponse
+from starlette.routing import Route as HttpRoute
+
+from protocol.accounts import Caller
+from protocol.envelope import (
+    MAX_MESSAGE_BYTES,
+    BadMessageError,
+    Decoder,
+    decode_body,
+    decode_query,
+    encode_error,
+    encode_reply,
+    error_object,
+    to_ascii,
+)
+from protocol.errors import (
+    BAD_JSON,
+    INTERNAL,
+    INVALID_FIELD,
+    METHOD_NOT_ALLOWED,
+    NOT_FOUND,
+    TOO_LARGE,
+    UNSUPPORTED_MEDIA,
+    OperationError,
+)
+from protocol.operation import Access, AnyOperation, Body, GuestClaim, Request, Route, Shape
+from wsserver.auth import Authenticator, bearer_token
+from wsserver.dispatch import Call, Dispatcher, Reply
+from wsserver.hub import Published, Run
+from wsserver.outbox import Outbox
+
+log = structlog.get_logger(__name__)
+
+MAX_GUEST_NAME = 128
+
+SSE_HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+"""Neither caches nor nginx may hold events back."""
+
+STATUS_NAMES = {"chunk": "token", "complete": "done", "generate_start": "start", "status": "progress"}
+"""Frame types as older web pages know them; others keep their name."""
+
+Render: TypeAlias = Callable[[Published], bytes]
+Endpoint: TypeAlias = Callable[[HttpRequest], Awaitable[Response]]
+
+
+class HttpEdge:
+    """Makes the routes. Each endpoint reads, finds out who calls, dispatches and dresses what comes back."""
+
+    def __init__(
+        self, *, decoder: Decoder, dispatcher: Dispatcher, authenticator: Authenticator, heartbeat_s: float
+    ) -> None:
+        self._decoder = decoder
+        self._dispatcher = dispatcher
+        self._authenticator = authenticator
+        self._heartbeat_s = heartbeat_s
+
+    def routes(self) -> list[HttpRoute]:
+        """One route for any message, and those that operations declare."""
+        routes = [HttpRoute("/api/v1/messages", self._message, methods=["POST"])]
+        for operation in self._dispatcher.operations.values():
+            for route in operation.routes:
+                endpoint = self._endpoint(operation, route)
+                routes.append(HttpRoute(route.path, endpoint, methods=[route.method], name=route.path))
+        return routes
+
+    async def _message(self, http: HttpRequest) -> Response:
+        message_id: str | None = None
+        error_type = "error"
+        try:
+            request = self._decoder.decode(await _read_text(http))
+            message_id = request.id
+            operation = self._dispatcher.operations[request.type]
+            error_type = operation.error_type
+            answer = await self._call(http, operation, request, None)
+            if isinstance(answer, Reply):
+                data = answer.data
+            elif "text/event-stream" in http.headers.get("accept", ""):
+                return self._events(answer, Shape.TYPED_SSE)
+            else:
+                data = await answer.reply
+            return _json(encode_reply(operation.reply_type, operation.message, data, message_id))
+        except OperationError as error:
+            if isinstance(error, BadMessageError):
+                message_id = error.message_id
+            return _json(encode_error(error, type_=error_type, message_id=message_id), error.kind.code, _headers(error))
+
+    def _endpoint(self, operation: AnyOperation, route: Route) -> Endpoint:
+        async def endpoint(http: HttpRequest) -> Response:
+            try:
+                body = await _read_body(http, route)
+                request = operation.request.model_validate({"type": operation.name, **body.message()})
+                answer = await self._call(http, operation, request, body.guest())
+                if isinstance(answer, Run) and route.shape in (Shape.TYPED_SSE, Shape.STATUS_SSE):
+                    return self._events(answer, route.shape)
+                data = answer.data if isinstance(answer, Reply) else await answer.reply
+            except OperationError as error:
+                return dress_error(error, route.shape)
+            if route.shape is Shape.ENVELOPE:
+                return _json(to_json({"code": 0, "message": operation.message, "data": data}))
+            return _json(to_json(data))
+
+        return endpoint
+
+    async def _call(
+        self, http: HttpRequest, operation: AnyOperation, request: Request, claim: GuestClaim | None
+    ) -> Reply | Run[Any]:
+        caller = await self._caller(http, operation, claim)
+        return await self._dispatcher.call(Call(caller), request)
+
+    async def _caller(self, http: HttpRequest, operation: AnyOperation, claim: GuestClaim | None) -> Caller | None:
+        """A token says who calls; without one the caller is a guest. A bad token is never overlooked."""
+        authorization = http.headers.get("authorization")
+        if authorization is not None:
+            return await self._authenticator.authenticate(bearer_token(authorization))
+        if operation.access is not Access.GUEST:
+            return None
+        return self._authenticator.guest(claim or _claim_of_header(http))
+
+    def _events(self, run: Run[Any], shape: Shape) -> Response:
+        render = _typed_event if shape is Shape.TYPED_SSE else _status_event
+        start: dict[str, object] = {"type": "generate_start", "content": run.accepted}
+        if run.message_id is not None:
+            start["id"] = run.message_id
+        first = _event(start if shape is Shape.TYPED_SSE else _status_of(start))
+        return StreamingResponse(
+            self._follow(run, first, render), media_type="text/event-stream; charset=utf-8", headers=SSE_HEADERS
+        )
+
+    async def _follow(self, run: Run[Any], first: bytes, render: Render) -> AsyncIterator[bytes]:
+        outbox = Outbox()
+
+        def deliver(published: Published) -> None:
+            outbox.put(render(published))
+            if published.last:
+                outbox.close()
+
+        unfollow = run.follow(deliver)
+        try:
+            yield first
+            while True:
+                try:
+                    async with asyncio.timeout(self._heartbeat_s):
+                        events = await outbox.take()
+                except TimeoutError:
+                    yield b": ping\n\n"
+                    continue
+                if not events:
+                    return
+                yield b"".join(events)
+        finally:
+            unfollow()
+
+
+def _typed_event(published: Published) -> bytes:
+    return b"id: %d\ndata: %b\n\n" % (published.seq, to_ascii(published.encoded))
+
+
+def _status_event(published: Published) -> bytes:
+    return _event(_status_of({"type": published.frame.TYPE, **published.frame.wire()}))
+
+
+def _status_of(frame: Mapping[str, object]) -> dict[str, object]:
+    renamed = dict(frame)
+    type_ = str(renamed.pop("type"))
+    return {"status": STATUS_NAMES.get(type_, type_), **renamed}
+
+
+def _event(fields: Mapping[str, object]) -> bytes:
+    return b"data: %b\n\n" % to_ascii(to_json(fields))
+
+
+def _claim_of_header(http: HttpRequest) -> GuestClaim | None:
+    name = http.headers.get("x-user-id")
+    if name is None:
+        return None
+    if not name.strip() or len(name) > MAX_GUEST_NAME:
+        raise OperationError(INVALID_FIELD, f"请求头 X-User-ID：1 到 {MAX_GUEST_NAME} 个字符", field="X-User-ID")
+    return GuestClaim("header", name)
+
+
+async def _read_body(http: HttpRequest, route: Route) -> Body:
+    if route.method == "GET":
+        return decode_query(route.body, {**http.query_params, **http.path_params})
+    return decode_body(route.body, await _read_text(http))
+
+
+async def _read_text(http: HttpRequest) -> str:
+    """The request's body. Raises TOO_LARGE, UNSUPPORTED_MEDIA or BAD_JSON."""
+    media_type = http.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
+    if media_type != "application/json":
+        raise OperationError(UNSUPPORTED_MEDIA)
+    body = bytearray()
+    async for piece in http.stream():
+        body += piece
+        if len(body) > MAX_MESSAGE_BYTES:
+            raise OperationError(TOO_LARGE, f"请求体最多 {MAX_MESSAGE_BYTES} 字节")
+    try:
+        return body.decode()
+    except UnicodeDecodeError:
+        raise OperationError(BAD_JSON, "请求体不是 UTF-8") from None
+
+
+def _json(body: bytes, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    return Response(body, status, headers, media_type="application/json")
+
+
+def _headers(error: OperationError) -> dict[str, str]:
+    headers = {}
+    if error.retry_after_ms is not None:
+        headers["Retry-After"] = str(-(-error.retry_after_ms // 1000))
+    if error.kind.code == 401:
+        headers["WWW-Authenticate"] = "Bearer"
+    return headers
+
+
+def dress_error(error: OperationError, shape: Shape) -> Response:
+    """An error in the shape of the API that was called."""
+    fields = error_object(error)
+    about = {key: fields[key] for key in ("reason", "retryable", "retry_after_ms", "field") if key in fields}
+    if shape is Shape.ENVELOPE:
+        return _json(to_json({"code": error.kind.code, "message": error.message, "data": None, **about}))
+    # A body that is JSON but breaks a rule is 422 in REST (RFC 9110 §15.5.21).
+    status = 422 if error.kind is INVALID_FIELD else error.kind.code
+    return _json(to_json({"error": {"code": status, "message": error.message, **about}}), status, _headers(error))
+
+
+async def on_http_exception(_http: HttpRequest, error: Exception) -> Response:
+    """Answer what no route took, as JSON."""
+    status = error.status_code if isinstance(error, HTTPException) else 500
+    headers = dict(error.headers or {}) if isinstance(error, HTTPException) else {}
+    kind = {404: NOT_FOUND, 405: METHOD_NOT_ALLOWED}.get(status, INTERNAL)
+    response = dress_error(OperationError(kind), Shape.BARE)
+    response.headers.update(headers)
+    return response

@@ -1,0 +1,214 @@
+"""Settings, from the environment and `.env`. A wrong value stops the start with the name of its variable."""
+
+import os
+import secrets
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
+
+from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from wsserver.vendors.llm import ModelServer
+
+DASHSCOPE_BASE_URL = "https://dashscope.aliyuncs.com/compatible-mode/v1"
+"""Alibaba's OpenAI-compatible address in Beijing; other regions have their own and need LLM_BASE_URL."""
+
+QWEN_DEFAULT_MODEL = "qwen-plus"
+
+MIN_SECRET_BYTES = 32
+"""HS256 wants a key as long as its hash (RFC 7518 §3.2)."""
+
+
+class SettingsError(Exception):
+    """One line per wrong variable, each with its name."""
+
+
+def _comma_separated(value: object) -> object:
+    if isinstance(value, str):
+        return [part.strip() for part in value.split(",") if part.strip()]
+    return value
+
+
+class Settings(BaseSettings):
+    """Field `x_y` is the environment's `X_Y`. An empty value is as good as none."""
+
+    model_config = SettingsConfigDict(env_file=".env", env_file_encoding="utf-8", env_ignore_empty=True, extra="ignore")
+
+    host: str = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65_535)] = 8000
+    """0 takes any free port, which the start prints."""
+    data_dir: Path = Path(".data")
+    app_env: Literal["development", "production"] = "development"
+    log_format: Literal["human", "json"] | None = None
+    """Human in development, JSON in production."""
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+    database_url: Annotated[str | None, Field(validation_alias=AliasChoices("database_url", "postgres_dsn"))] = None
+    redis_url: str | None = None
+
+    jwt_secret: SecretStr | None = None
+    token_ttl_s: Annotated[int, Field(ge=60, le=7 * 86_400)] = 7 * 86_400
+    """A week: a mini program opened on weekends stays logged in."""
+    allow_guests: bool | None = None
+    """Yes in development, no in production."""
+    cors_origins: Annotated[list[str], NoDecode] = []
+
+    wechat_appid: str | None = None
+    wechat_app_secret: SecretStr | None = None
+    wechat_api_base: str = "https://api.weixin.qq.com"
+
+    llm_base_url: Annotated[list[str], NoDecode] = []
+    llm_api_key: Annotated[list[SecretStr], NoDecode] = []
+    llm_model: Annotated[list[str], NoDecode] = []
+    llm_extra_body: dict[str, Any] = {}
+    qwen_api_key: SecretStr | None = None
+    qwen_model: str | None = None
+    system_prompt: str | None = None
+
+    rate_limit_messages_per_s: Annotated[float, Field(gt=0)] = 20.0
+    rate_limit_burst: Annotated[int, Field(ge=1)] = 40
+    login_deadline_s: Annotated[float, Field(gt=0)] = 60.0
+    silence_timeout_s: Annotated[float, Field(gt=0)] = 75.0
+    roll_up_ms: Annotated[int, Field(ge=0, le=1000)] = 40
+    """Later pieces of an answer leave at most this often; 40 ms is 25 a second, as smooth as an eye asks for."""
+    run_deadline_s: Annotated[float, Field(gt=0)] = 300.0
+    """An answer that takes five minutes is stuck."""
+    sse_heartbeat_s: Annotated[float, Field(gt=0)] = 15.0
+    """Proxies commonly cut a response that is silent for 60 s, some for 30 s."""
+    drain_timeout_s: Annotated[float, Field(ge=0)] = 30.0
+
+    @field_validator("cors_origins", "llm_base_url", "llm_api_key", "llm_model", mode="before")
+    @classmethod
+    def _lists(cls, value: object) -> object:
+        return _comma_separated(value)
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _origins(cls, origins: list[str]) -> list[str]:
+        for origin in origins:
+            parts = urlsplit(origin)
+            if parts.scheme not in ("http", "https") or not parts.netloc or parts.path or parts.query:
+                raise ValueError(
+                    f"{origin!r} is no origin; write scheme://host[:port], for example https://example.com"
+                )
+        return origins
+
+    @field_validator("llm_base_url")
+    @classmethod
+    def _base_urls(cls, urls: list[str]) -> list[str]:
+        return [_http_url(url) for url in urls]
+
+    @field_validator("wechat_api_base")
+    @classmethod
+    def _wechat_base(cls, url: str) -> str:
+        return _http_url(url)
+
+    @field_validator("database_url")
+    @classmethod
+    def _database_url(cls, url: str | None) -> str | None:
+        if url is not None and urlsplit(url).scheme not in ("postgresql", "postgres"):
+            raise ValueError("must start with postgresql://")
+        return url
+
+    @field_validator("redis_url")
+    @classmethod
+    def _redis_url(cls, url: str | None) -> str | None:
+        if url is not None and urlsplit(url).scheme not in ("redis", "rediss", "unix"):
+            raise ValueError("must start with redis://, rediss:// or unix://")
+        return url
+
+    @field_validator("jwt_secret")
+    @classmethod
+    def _long_enough(cls, secret: SecretStr | None) -> SecretStr | None:
+        if secret is not None and len(secret.get_secret_value().encode()) < MIN_SECRET_BYTES:
+            raise ValueError(f"must have at least {MIN_SECRET_BYTES} bytes")
+        return secret
+
+    @model_validator(mode="after")
+    def _whole(self) -> "Settings":
+        wrong = []
+        if self.wechat_appid and not self.wechat_app_secret:
+            wrong.append("WECHAT_APP_SECRET: needed with WECHAT_APPID")
+        if self.app_env == "production":
+            if not self.wechat_appid:
+                wrong.append("WECHAT_APPID: needed when APP_ENV=production; the local login accepts anybody")
+            if not self.jwt_secret:
+                wrong.append("JWT_SECRET: needed when APP_ENV=production; make one with `openssl rand -hex 32`")
+        if self.llm_base_url and not self.llm_model:
+            wrong.append("LLM_MODEL: needed with LLM_BASE_URL")
+        for name, values in (("LLM_MODEL", self.llm_model), ("LLM_API_KEY", self.llm_api_key)):
+            if len(values) > 1 and len(values) != len(self.llm_base_url):
+                wrong.append(f"{name}: give one for all servers or one for each of LLM_BASE_URL")
+        if wrong:
+            raise ValueError("\n".join(wrong))
+        return self
+
+    @property
+    def guests_allowed(self) -> bool:
+        return self.app_env == "development" if self.allow_guests is None else self.allow_guests
+
+    @property
+    def json_logs(self) -> bool:
+        return self.app_env == "production" if self.log_format is None else self.log_format == "json"
+
+    def model_servers(self) -> Sequence[ModelServer]:
+        """The language models to ask, in order; none means that the catalogue assistant answers."""
+        servers = []
+        for index, base_url in enumerate(self.llm_base_url):
+            key = _nth(self.llm_api_key, index)
+            model = _nth(self.llm_model, index) or ""
+            servers.append(ModelServer(base_url, key.get_secret_value() if key else None, model, self.llm_extra_body))
+        if self.qwen_api_key:
+            model = self.qwen_model or QWEN_DEFAULT_MODEL
+            servers.append(
+                ModelServer(DASHSCOPE_BASE_URL, self.qwen_api_key.get_secret_value(), model, self.llm_extra_body)
+            )
+        return servers
+
+    def signing_secret(self) -> str:
+        """JWT_SECRET, or in development one that is made once and kept in DATA_DIR."""
+        if self.jwt_secret:
+            return self.jwt_secret.get_secret_value()
+        path = self.data_dir / "jwt_secret"
+        if path.exists():
+            return path.read_text()
+        self.data_dir.mkdir(parents=True, exist_ok=True)
+        # Written whole under another name and then linked, so that two first starts agree on one secret.
+        fresh = path.with_name(f"jwt_secret.{os.getpid()}")
+        fresh.touch(mode=0o600)
+        fresh.write_text(secrets.token_hex(MIN_SECRET_BYTES))
+        try:
+            path.hardlink_to(fresh)
+        except FileExistsError:
+            pass
+        finally:
+            fresh.unlink()
+        return path.read_text()
+
+
+def _nth(values: Sequence[Any], index: int) -> Any:
+    if not values:
+        return None
+    return values[index] if len(values) > 1 else values[0]
+
+
+def _http_url(url: str) -> str:
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.netloc:
+        raise ValueError(f"{url!r} is no http(s) address")
+    return url.rstrip("/")
+
+
+def load_settings() -> Settings:
+    """Settings of this process. Raises SettingsError, which names each wrong variable."""
+    try:
+        return Settings()
+    except ValidationError as error:
+        lines = []
+        for problem in error.errors(include_url=False, include_input=False):
+            text = problem["msg"].removeprefix("Value error, ")
+            name = str(problem["loc"][0]).upper() if problem["loc"] else ""
+            lines.append(f"{name}: {text}" if name else text)
+        raise SettingsError("\n".join(lines)) from None

@@ -1,0 +1,1 @@
+"""Clients of other companies' APIs, one small class each. They raise OperationError and know nothing of sockets."""

@@ -1,0 +1,374 @@
+"""The socket: messages in, frames out. No domain logic, and no rule that `protocol/session.py` does not say.
+
+A `Connection` is fed texts and asked for frames; it knows no transport. `Sockets` holds the connections of this node
+and speaks ASGI.
+"""
+
+import asyncio
+import contextlib
+import secrets
+import time
+from collections import defaultdict
+from collections.abc import AsyncIterator, Callable, Coroutine
+from typing import Any
+from urllib.parse import urlsplit
+
+import structlog
+from pydantic_core import to_json
+from starlette.datastructures import Headers
+from starlette.types import Receive, Scope, Send
+
+from protocol.accounts import Caller
+from protocol.envelope import (
+    MAX_MESSAGE_BYTES,
+    BadMessageError,
+    Decoder,
+    encode_error,
+    encode_reply,
+)
+from protocol.errors import (
+    BINARY_REFUSED,
+    NORMAL,
+    RESTARTING,
+    REVOKED,
+    SLOW_READER,
+    UNKNOWN_TYPE,
+    CloseCode,
+    OperationError,
+)
+from protocol.operation import AnyOperation, Request, StreamingOperation, StreamingRequest
+from protocol.session import Limits, Session
+from storage.redis import RESUME_WINDOW_S
+from wsserver.auth import Authenticator, bearer_token
+from wsserver.dispatch import Call, Dispatcher, Reply
+from wsserver.hub import Published, Run
+from wsserver.outbox import Outbox
+from wsserver.tasks import Tasks
+from wsserver.telemetry import Metrics
+
+log = structlog.get_logger(__name__)
+
+SUBPROTOCOL = "cinewire.v1"
+PING_INTERVAL_S = 25
+"""Advertised to clients: below the shortest idle cut seen on the way (30 s), and a third of the silence allowed."""
+
+SWEEP_S = 1.0
+"""How often deadlines are looked at. One sweep for all connections is cheaper than a timer in each."""
+
+CLOSE_GRACE_S = 5.0
+"""How long a close waits for a client that does not read; then its task ends and the transport is dropped."""
+
+MINI_PROGRAM_ORIGIN = "https://servicewechat.com"
+
+
+class Connection:
+    """One client. `feed` takes what it sent; what it shall get lies in `outbox`; `closing` says how it must end."""
+
+    def __init__(self, sockets: "Sockets", connection_id: str) -> None:
+        self.id = connection_id
+        self.outbox = Outbox()
+        self.session = Session(sockets.limits, time.monotonic())
+        self._sockets = sockets
+        self._unfollow: dict[str, Callable[[], None]] = {}
+
+    def feed(self, text: str) -> None:
+        """Take a message: it is answered, now or when it is done, by frames in the outbox."""
+        session = self.session
+        try:
+            session.received(time.monotonic())
+        except OperationError as error:
+            self._refuse(error, None)
+            return
+        try:
+            request = self._sockets.decoder.decode(text)
+        except BadMessageError as error:
+            if error.kind is not UNKNOWN_TYPE:
+                session.was_bad()
+            self._refuse(error, error.message_id)
+            return
+        session.was_good()
+        operation = self._sockets.dispatcher.operations[request.type]
+        try:
+            session.authorise(operation.access)
+            session.begin()
+        except OperationError as error:
+            self._refuse(error, request.id)
+            return
+        self._sockets.spawn(self._answer(request, operation), name=f"{operation.name} on {self.id}")
+
+    def feed_binary(self) -> None:
+        """Take a binary frame, which is never a message."""
+        try:
+            self.session.received(time.monotonic())
+            self.session.was_bad()
+            self._refuse(OperationError(BINARY_REFUSED), None)
+        except OperationError as error:
+            self._refuse(error, None)
+
+    def _refuse(self, error: OperationError, message_id: str | None) -> None:
+        self._sockets.metrics.refused.labels(error.kind.reason).inc()
+        self._put(encode_error(error, message_id=message_id))
+        if self.session.closing is not None:
+            self.close(self.session.closing)
+
+    async def _answer(self, request: Request, operation: AnyOperation) -> None:
+        asker = self.session.caller
+        call = Call(asker)
+        request_id: str | None = None
+        try:
+            answer = await self._sockets.dispatcher.call(call, request)
+            if isinstance(answer, Reply):
+                self._put_for(asker, encode_reply(operation.reply_type, operation.message, answer.data, request.id))
+                self._become(asker, call.caller)
+                return
+            request_id = answer.request_id
+            assert isinstance(operation, StreamingOperation)  # noqa: S101 (only those are answered by a run)
+            accepted = encode_reply(operation.accepted_type, operation.accepted_message, answer.accepted, request.id)
+            self._put_for(asker, accepted)
+            if isinstance(request, StreamingRequest) and request.stream:
+                self._follow(asker, answer)
+                return
+            reply = await answer.reply
+            self._put_for(asker, encode_reply(operation.reply_type, operation.message, reply, request.id))
+        except OperationError as error:
+            frame = encode_error(error, type_=operation.error_type, message_id=request.id, request_id=request_id)
+            self._put_for(asker, frame)
+        finally:
+            self.session.end()
+
+    def _is_still(self, asker: Caller | None) -> bool:
+        """Whether an answer to `asker` is for who is here now: a socket may have changed hands meanwhile."""
+        now = self.session.caller
+        return asker is None or (now is not None and now.user_id == asker.user_id)
+
+    def _put_for(self, asker: Caller | None, frame: bytes) -> None:
+        if self._is_still(asker):
+            self._put(frame)
+
+    def _become(self, before: Caller | None, caller: Caller | None) -> None:
+        """Take on the identity that a call established, or lose it."""
+        if caller is before or not self._is_still(before):
+            return
+        if before is not None and (caller is None or caller.user_id != before.user_id):
+            self._stop_following()
+        self.session.caller = caller
+        self._sockets.moved(self, before, caller)
+
+    def _follow(self, asker: Caller | None, run: Run[Any]) -> None:
+        if not self._is_still(asker) or self.session.closing is not None:
+            return
+
+        def deliver(published: Published) -> None:
+            self._put(published.encoded)
+            if published.last:
+                self._unfollow.pop(run.request_id, None)
+
+        unfollow = run.follow(deliver)
+        if not run.ended:
+            self._unfollow[run.request_id] = unfollow
+
+    def _stop_following(self) -> None:
+        for unfollow in self._unfollow.values():
+            unfollow()
+        self._unfollow.clear()
+
+    def _put(self, frame: bytes) -> None:
+        if not self.outbox.put(frame) and self.outbox.overflowed and self.session.closing is None:
+            self._sockets.metrics.overflows.inc()
+            self.close(SLOW_READER)
+
+    def close(self, code: CloseCode) -> None:
+        """Close the socket, after what waits in the outbox. The first reason given is the one that is sent."""
+        if self.session.closing is None:
+            self.session.closing = code
+        self._stop_following()
+        self.outbox.close()
+
+    def close_soon(self, code: CloseCode) -> None:
+        """Stop listening to the client now and close at the next sweep: what is being answered still gets out."""
+        if self.session.closing is None:
+            self.session.closing = code
+        self._stop_following()
+
+    def say(self, frame: bytes) -> None:
+        """Send what nobody asked for."""
+        self._put(frame)
+
+
+class Sockets:
+    """The sockets of this node: an ASGI application, and what must be told to all of them or to some."""
+
+    def __init__(
+        self,
+        *,
+        decoder: Decoder,
+        dispatcher: Dispatcher,
+        authenticator: Authenticator,
+        metrics: Metrics,
+        limits: Limits,
+        origins: frozenset[str],
+    ) -> None:
+        self.decoder = decoder
+        self.dispatcher = dispatcher
+        self.metrics = metrics
+        self.limits = limits
+        self._authenticator = authenticator
+        self._origins = origins
+        self._tasks = Tasks()
+        self._connections: set[Connection] = set()
+        self._of_session: defaultdict[str, set[Connection]] = defaultdict(set)
+        self._draining = False
+        authenticator.when_session_ends(self.close_session)
+
+    @contextlib.asynccontextmanager
+    async def open(self) -> AsyncIterator["Sockets"]:
+        """Own the sockets' tasks and watch over their deadlines until the block ends."""
+        async with self._tasks.open():
+            self.spawn(self._sweep(), name="deadlines of sockets")
+            yield self
+
+    def spawn(self, work: Coroutine[Any, Any, None], *, name: str) -> None:
+        """Start work that outlives the socket which asked for it."""
+        self._tasks.spawn(work, name=name)
+
+    def moved(self, connection: Connection, before: Caller | None, after: Caller | None) -> None:
+        """A connection logged in, out, or as somebody else."""
+        if before is not None:
+            self._of_session[before.session_id].discard(connection)
+            if not self._of_session[before.session_id]:
+                del self._of_session[before.session_id]
+        if after is not None and connection in self._connections:
+            self._of_session[after.session_id].add(connection)
+
+    def close_session(self, session_id: str) -> None:
+        """Close every socket of a login session that was revoked; the one that asked for it gets its reply first."""
+        for connection in tuple(self._of_session.get(session_id, ())):
+            connection.close_soon(REVOKED)
+
+    def say_goodbye(self) -> None:
+        """Tell every client that this node is about to stop, and when to come back."""
+        self._draining = True
+        for connection in tuple(self._connections):
+            connection.say(_goodbye())
+
+    def close_all(self) -> None:
+        """Close every socket because the node stops."""
+        for connection in tuple(self._connections):
+            connection.close(RESTARTING)
+
+    def __len__(self) -> int:
+        return len(self._connections)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one socket (ASGI 3, `websocket`)."""
+        headers = Headers(scope=scope)
+        await receive()  # websocket.connect
+        if not self._origin_is_fine(headers):
+            log.info("socket refused", reason="origin")
+            await send({"type": "websocket.close", "code": 1008})
+            return
+        offered = SUBPROTOCOL in scope["subprotocols"]
+        await send({"type": "websocket.accept", "subprotocol": SUBPROTOCOL if offered else None})
+        connection = Connection(self, secrets.token_hex(8))
+        self._connections.add(connection)
+        self.metrics.connections.inc()
+        structlog.contextvars.bind_contextvars(connection_id=connection.id)
+        try:
+            await self._greet(connection, headers.get("authorization"))
+            await self._serve(connection, receive, send)
+        finally:
+            self._connections.discard(connection)
+            self.moved(connection, connection.session.caller, None)
+            connection.close(NORMAL)
+            self.metrics.connections.dec()
+
+    async def _greet(self, connection: Connection, authorization: str | None) -> None:
+        connection.say(
+            to_json(
+                {
+                    "type": "connected",
+                    "code": 0,
+                    "message": "连接成功",
+                    "data": None,
+                    "server": {
+                        "connection_id": connection.id,
+                        "ping_interval_s": PING_INTERVAL_S,
+                        "resume_window_s": RESUME_WINDOW_S,
+                        "max_message_bytes": MAX_MESSAGE_BYTES,
+                    },
+                }
+            )
+        )
+        if self._draining:
+            connection.say(_goodbye())
+            connection.close(RESTARTING)
+        elif authorization is not None:
+            try:
+                connection.session.caller = await self._authenticator.authenticate(bearer_token(authorization))
+                self.moved(connection, None, connection.session.caller)
+            except OperationError as error:
+                connection.say(encode_error(error))
+
+    async def _serve(self, connection: Connection, receive: Receive, send: Send) -> None:
+        writer = asyncio.create_task(self._write(connection, send), name=f"writer of {connection.id}")
+        reader = asyncio.create_task(self._read(connection, receive), name=f"reader of {connection.id}")
+        try:
+            await asyncio.wait((writer, reader), return_when=asyncio.FIRST_COMPLETED)
+            if writer.done() and not reader.done():
+                # Our close was sent; the client has this long to answer it.
+                await asyncio.wait((reader,), timeout=CLOSE_GRACE_S)
+        finally:
+            for task in (writer, reader):
+                task.cancel()
+            results = await asyncio.gather(writer, reader, return_exceptions=True)
+        for result in results:
+            if isinstance(result, Exception):
+                raise result
+
+    async def _read(self, connection: Connection, receive: Receive) -> None:
+        while (message := await receive())["type"] == "websocket.receive":
+            if connection.session.closing is not None:
+                continue
+            text = message.get("text")
+            if text is None:
+                connection.feed_binary()
+            else:
+                connection.feed(text)
+        code = message.get("code", 1006) if connection.session.closing is None else connection.session.closing.code
+        self.metrics.closed.labels(str(code)).inc()
+
+    async def _write(self, connection: Connection, send: Send) -> None:
+        try:
+            while frames := await connection.outbox.take():
+                for frame in frames:
+                    await send({"type": "websocket.send", "text": frame.decode()})
+                connection.session.sent(time.monotonic())
+            closing = connection.session.closing or NORMAL
+            await send({"type": "websocket.close", "code": closing.code, "reason": closing.reason})
+        except (OSError, RuntimeError) as error:
+            # How servers say that the client is gone: OSError by the ASGI specification, RuntimeError after a close.
+            log.debug("socket gone while sending", error=type(error).__name__)
+
+    async def _sweep(self) -> None:
+        while True:
+            await asyncio.sleep(SWEEP_S)
+            now, epoch_now = time.monotonic(), time.time()
+            for connection in tuple(self._connections):
+                code = connection.session.overdue(now, epoch_now)
+                if code is not None:
+                    connection.close(code)
+
+    def _origin_is_fine(self, headers: Headers) -> bool:
+        """Browsers name the page that opens a socket; scripts name none, mini programs WeChat's."""
+        origin = headers.get("origin")
+        if origin is None or origin == MINI_PROGRAM_ORIGIN or origin in self._origins:
+            return True
+        return urlsplit(origin).netloc == headers.get("host")
+
+
+def _goodbye() -> bytes:
+    # Spread over five seconds, so that a node's clients do not all come back at once.
+    wait_ms = 200 + secrets.randbelow(4_800)
+    return to_json(
+        {"type": "goodbye", "code": RESTARTING.code, "message": "服务正在重启，请稍后重连", "retry_after_ms": wait_ms}
+    )
