@@ -108,7 +108,7 @@ RUNTIME, DEVELOPMENT = "requirements.lock", "requirements-dev.lock"  # the secon
 COMMANDS = {
     "serve": (RUNTIME, serve),
     "migrate": (RUNTIME, migrate),
-    "bench": (RUNTIME, bench),
+    "bench": (DEVELOPMENT, bench),
     "test": (DEVELOPMENT, test),
 }
 

@@ -76,6 +76,8 @@ class FilmFilter:
     languages: tuple[str, ...] = ()
     year_from: int | None = None
     year_to: int | None = None
+    released_after: date | None = None
+    released_by: date | None = None
     shortest: int | None = None
     longest: int | None = None
     lowest_rating: float | None = None
@@ -130,6 +132,8 @@ def where(wanted: FilmFilter, *, order: Order | None = None, parameters: Sequenc
     if wanted.year_to is not None:
         made.add("release_date <= {}", date(wanted.year_to, 12, 31))
     for condition, bound in (
+        ("release_date > {}", wanted.released_after),
+        ("release_date <= {}", wanted.released_by),
         ("runtime >= {}", wanted.shortest),
         ("runtime <= {}", wanted.longest),
         ("vote_average >= {}", wanted.lowest_rating),

@@ -21,6 +21,7 @@ POOL_SIZE = 10
 _UNAVAILABLE = (
     asyncpg.PostgresConnectionError,
     asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
     asyncpg.OperatorInterventionError,
     asyncpg.InsufficientResourcesError,
     asyncpg.CannotConnectNowError,
@@ -44,7 +45,8 @@ class Postgres:
         """Connect, and close when the block ends. Raises OSError or asyncpg's errors when the first connect fails."""
         pool = await asyncpg.create_pool(
             dsn,
-            min_size=1,
+            # With a floor, asyncpg logs a traceback for every attempt to restore it while the server is away.
+            min_size=0,
             max_size=size,
             command_timeout=COMMAND_TIMEOUT_S,
             timeout=ACQUIRE_TIMEOUT_S,
@@ -52,6 +54,8 @@ class Postgres:
             server_settings={"application_name": "cinewire", "timezone": "UTC"},
         )
         try:
+            async with pool.acquire():
+                pass
             yield cls(pool)
         finally:
             pool.terminate()
@@ -61,7 +65,12 @@ class Postgres:
         """A connection for one statement, or for several that need no transaction."""
         try:
             async with self._pool.acquire(timeout=ACQUIRE_TIMEOUT_S) as connection:
-                yield connection
+                try:
+                    yield connection
+                except asyncpg.InternalClientError:
+                    # A statement met the server's last word on a connection that it was just closing.
+                    connection.terminate()
+                    raise
         except _UNAVAILABLE as error:
             raise OperationError(STORAGE_UNAVAILABLE) from error
 

@@ -1,14 +1,13 @@
 """Starts servers for tests: the real application on a real uvicorn, on any free port."""
 
 import contextlib
-import socket
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from storage.embedded import Services
-from wsserver.app import Node, running
+from wsserver.app import Node, listen, running
 from wsserver.settings import Settings
 
 
@@ -31,8 +30,7 @@ def settings_for_tests(data_dir: Path, **settings: Any) -> Settings:
 @contextlib.asynccontextmanager
 async def serving(services: Services, data_dir: Path, **settings: Any) -> AsyncIterator[TestNode]:
     """Serve until the block ends."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        listener.setblocking(False)
+    with listen("127.0.0.1", 0) as listener:
         chosen = settings_for_tests(data_dir, **settings)
         async with running(chosen, listener, services) as node:
             yield TestNode(f"http://127.0.0.1:{node.port}", node, chosen)

@@ -13,7 +13,8 @@ from storage.runs import RunLogs
 from tests.clients import HttpClient, SocketClient, Transport, new_code, socket_client, text_of
 from tests.conftest import ModelNode
 from tests.node import TestNode
-from tests.standins.llm import Gate, breaks_off, error, fails, stalls
+from tests.standins.llm import breaks_off, error, fails, stalls
+from tests.standins.server import Gate
 
 
 async def test_without_stream_a_chat_is_exactly_two_frames(client: SocketClient) -> None:
@@ -147,7 +148,7 @@ async def test_a_ping_is_answered_while_three_chats_are_streaming(model_node: Mo
         assert "complete" not in {frame["type"] for frame in before}
         for gate in gates:
             gate.open()
-        ended = set()
+        ended: set[str] = set()
         while len(ended) < 3:
             frame = await client.receive()
             if frame["type"] == "complete":
@@ -199,7 +200,7 @@ async def test_the_hot_history_is_rebuilt_when_redis_lost_it(
         await client.call({"type": "chat", "query": "丙"})
         assert [turn["content"] for turn in model_node.model.calls[-1].json["messages"][1::2]] == ["甲", "乙", "丙"]
         # A hole in the middle is noticed too: it is no history at all.
-        await redis.lrem(key, 1, (await redis.lrange(key, 1, 1))[0])
+        await redis.execute_command("LREM", key, 1, whole[1])
         await client.call({"type": "chat", "query": "丁"})
     contents = [turn["content"] for turn in model_node.model.calls[-1].json["messages"][1:]]
     assert contents[0::2] == ["甲", "乙", "丙", "丁"]

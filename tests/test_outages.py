@@ -7,6 +7,7 @@ import subprocess
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 import httpx
 import psutil
@@ -15,8 +16,8 @@ import pytest
 from storage.embedded import Services, embedded_services
 from tests.clients import PATIENCE_S, socket_client
 from tests.node import TestNode, serving
-from tests.standins.llm import Gate, LLMStandIn, stalls
-from tests.standins.server import serve
+from tests.standins.llm import LLMStandIn, stalls
+from tests.standins.server import Gate, serve
 
 pytestmark = pytest.mark.slow
 
@@ -24,8 +25,10 @@ pytestmark = pytest.mark.slow
 class Service:
     """A server process of ours that can be stopped and started again as it was."""
 
-    def __init__(self, process: psutil.Process) -> None:
-        self._command, self._user, self._folder = process.cmdline(), process.uids().real, process.cwd()
+    def __init__(self, process: psutil.Process, *options: str) -> None:
+        # Valkey writes what it does over its command line: its options are given anew.
+        self._command = [process.exe(), *options] if options else process.cmdline()
+        self._user, self._folder = process.uids().real, process.cwd()
         self._process: psutil.Process | None = process
         self._restarted: subprocess.Popen[bytes] | None = None
 
@@ -64,7 +67,10 @@ def own_services(data_dir: Path) -> Iterator[tuple[Services, Service, Service]]:
     with embedded_services(data_dir) as services:
         ours = [child for child in psutil.Process().children() if child.pid not in known]
         (postgres,) = [Service(child) for child in ours if "postgres" in child.name()]
-        (valkey,) = [Service(child) for child in ours if "postgres" not in child.name()]
+        (child,) = [child for child in ours if "postgres" not in child.name()]
+        socket = unquote(urlsplit(services.redis_url or "").path)
+        options = ("--port", "0", "--unixsocket", socket, "--dir", child.cwd(), "--appendonly", "yes", "--save", "")
+        valkey = Service(child, *options)
         try:
             yield services, postgres, valkey
         finally:

@@ -299,9 +299,11 @@ async def _serve(settings: Settings, listener: socket.socket, services: Services
             task.cancel()
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def listen(host: str, port: int) -> socket.socket:
+    """A socket that takes connections into its backlog. Raises StartError."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
+    # The protocol is named because asyncio sets TCP_NODELAY only then.
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, port))
@@ -324,7 +326,7 @@ def main(arguments: Sequence[str] = ()) -> int:
         return _say(f"Wrong settings:\n{error}", 2)
     configure_logging(level=settings.log_level, json=settings.json_logs)
     try:
-        with _listen(settings.host, settings.port) as listener, _services(settings) as services:
+        with listen(settings.host, settings.port) as listener, _services(settings) as services:
             uvloop.run(_serve(settings, listener, services))
     except (StartError, EmbeddedError) as error:
         return _say(str(error), 1)

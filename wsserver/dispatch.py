@@ -108,20 +108,21 @@ class Dispatcher:
         operation = self.operations[request.type]
         started = time.perf_counter()
         outcome = "ok"
+        deadline = asyncio.timeout(operation.deadline_s)
         try:
             authorise(operation, call.caller)
-            async with asyncio.timeout(operation.deadline_s):
+            async with deadline:
                 answer = await self._handlers[operation.name](call, request)
         except OperationError as error:
             outcome = error.kind.reason
             raise
-        except TimeoutError:
-            outcome = DEADLINE_EXCEEDED.reason
-            raise OperationError(DEADLINE_EXCEEDED, retry_after_ms=1000) from None
         except asyncio.CancelledError:
             outcome = "cancelled"
             raise
         except Exception as error:
+            if deadline.expired():
+                outcome = DEADLINE_EXCEEDED.reason
+                raise OperationError(DEADLINE_EXCEEDED, retry_after_ms=1000) from None
             outcome = INTERNAL.reason
             log.exception("operation failed", operation=operation.name)
             raise OperationError(INTERNAL) from error

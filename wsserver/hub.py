@@ -251,13 +251,11 @@ class Hub:
 
     async def _drive(self, run: Run[ReplyT], make: Callable[[Run[ReplyT]], Awaitable[ReplyT]]) -> None:
         end = "complete"
+        deadline = asyncio.timeout(self.deadline_s + FINISH_S)
         try:
-            async with asyncio.timeout(self.deadline_s + FINISH_S):
+            async with deadline:
                 reply = await make(run)
             run.reply.set_result(reply)
-        except TimeoutError:
-            end = DEADLINE_EXCEEDED.reason
-            self._fail(run, OperationError(DEADLINE_EXCEEDED))
         except OperationError as error:
             end = error.kind.reason
             self._fail(run, error)
@@ -266,9 +264,10 @@ class Hub:
             self._fail(run, OperationError(DRAINING, retry_after_ms=1000))
             raise
         except Exception:
-            end = "internal"
+            kind = DEADLINE_EXCEEDED if deadline.expired() else INTERNAL
+            end = kind.reason
             log.exception("run failed", request_id=run.request_id)
-            self._fail(run, OperationError(INTERNAL))
+            self._fail(run, OperationError(kind))
         finally:
             elapsed_s = time.monotonic() - run.started
             self.metrics.answers.labels(end).observe(elapsed_s)

@@ -21,11 +21,14 @@ class Outbox:
         self.overflowed = False
 
     def put(self, frame: bytes) -> bool:
-        """Add a frame; False when it did not fit and everything was dropped, or when the outbox is closed."""
+        """Add a frame; False when it did not fit and everything was dropped, or when the outbox is closed.
+
+        A frame that is longer than the limit by itself, as a page of long messages may be, fits when nothing waits.
+        """
         if self._closed:
             return False
         self._size_bytes += len(frame)
-        if self._size_bytes > self._limit_bytes:
+        if self._size_bytes > self._limit_bytes and self._frames:
             self.overflowed = True
             self._frames.clear()
             self.close()

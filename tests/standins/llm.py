@@ -65,16 +65,21 @@ class Plan:
 
 @dataclass(slots=True, eq=False)
 class Call:
-    """One request as it came in; `disconnected` is set when the client leaves before the answer is complete."""
+    """One request as it came in; `disconnected` is set when the client leaves before the answer is complete.
+
+    `port` is the client's: equal ports are one connection.
+    """
 
     headers: Mapping[str, str]
     json: Json
+    port: int
     disconnected: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 def event(data: object) -> bytes:
-    """One SSE event as these servers write it: JSON with its Chinese unescaped."""
-    return b"data: " + json.dumps(data, ensure_ascii=False, separators=(",", ":")).encode() + b"\n\n"
+    """One SSE event as these servers write it: JSON with its Chinese unescaped, and with half characters escaped."""
+    written = json.dumps(data, ensure_ascii=False, separators=(",", ":"))
+    return b"data: " + written.encode(errors="backslashreplace") + b"\n\n"
 
 
 def chunk(delta: Json, *, finish: str | None = None, index: int = 0, **more: object) -> bytes:
@@ -207,7 +212,7 @@ class _Endpoint:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive)
-        call = Call(dict(request.headers), await request.json())
+        call = Call(dict(request.headers), await request.json(), scope["client"][1])
         plan = await self._standin.take(call)
         if not await unless_left(receive, _play(plan, receive, send)):
             call.disconnected.set()

@@ -27,15 +27,21 @@ from wsserver.domains.film_words import (
 HEAD, TAIL = 140, 60
 """Characters of a long text that are read: a question stands at one of its ends, before or after what was pasted."""
 
+_NOT_TEXT = dict.fromkeys(map(ord, f"{FILM}{PERSON}\x00"), " ")
 _QUOTED = re.compile(r"《([^《》]{1,80})》|“([^“”]{1,80})”|\"([^\"]{1,80})\"|「([^「」]{1,80})」|『([^『』]{1,80})』")
+_QUOTES = '《》“”"「」『』'
 _CUE_BEFORE = re.compile(
     r"(?:电影|影片|片子|片名|片叫|名叫|叫做?|看了|看过|看完|喜欢|类似|像|跟|\b(?:movies?|films?|called|titled|named|watch(?:ed)?|"
     r"seen|saw|like|liked|loved))\s*[:：]?\s*$",
     re.IGNORECASE,
 )
 _CUE_AFTER = re.compile(r"^\s*(?:这部|这片|这个?电影|那部|系列|[(（]\d{4}[)）])")
-_TOPIC_BEFORE = re.compile(r"(?:\b(?:movies?|films?|stories)\s+(?:\w+\s+)?(?:about|with|on|of)(?:\s+an?)?|关于|有关)\s*$", re.I)
-_KIND_AFTER = re.compile(r"^\s*(?:movies|films|flicks|类|题材|主题|的电影|片(?!子|名|长)|年(?!的)|年的|部)", re.IGNORECASE)
+_TOPIC_BEFORE = re.compile(
+    r"(?:\b(?:movies?|films?|stories)\s+(?:\w+\s+)?(?:about|with|on|of)(?:\s+an?)?|关于|有关)\s*$", re.I
+)
+_KIND_AFTER = re.compile(
+    r"^\s*(?:movies|films|flicks|类|题材|主题|的电影|片(?!子|名|长)|年(?!的)|年的|部)", re.IGNORECASE
+)
 _SENTENCE_START = re.compile(r"(?:^|[.!?。！？\n])\W*$")
 _ONLY_IN_QUESTIONS = re.compile(
     r"\b(?:movies?|films?|the|directed)\b|电影|影片|片子|哪个|哪部|比较|更|[和与跟]|还是|好看|一下|我想|想看|请问|是|的|吗|呢|了|这部|"
@@ -55,8 +61,9 @@ class Quote:
 
 @dataclass(frozen=True, slots=True)
 class Name:
-    """A name in the text: of films, whole or in part (then `films` are a series), or of a person."""
+    """A name in the text, `asked` as it stands there: of films, whole or in part (then a series), or of a person."""
 
+    asked: str
     start: int
     end: int
     films: tuple[Film, ...] = field(default=(), repr=False)
@@ -85,7 +92,8 @@ class Mentions:
 
 def clip(text: str) -> str:
     """As much of a text as is read for names and conditions."""
-    return text if len(text) <= HEAD + TAIL else f"{text[:HEAD]}\n{text[-TAIL:]}"
+    read = text if len(text) <= HEAD + TAIL else f"{text[:HEAD]}\n{text[-TAIL:]}"
+    return read.translate(_NOT_TEXT)
 
 
 def quotes(text: str) -> list[Quote]:
@@ -145,12 +153,14 @@ class Reading:
             is_cut = quote is not None and not in_quotes
             if (whole := titles.get(name_key)) and not is_cut:
                 sure = in_quotes or self._is_surely_a_title(self._tokens[first:last], name_key)
-                found.append(Name(start, end, films=tuple(whole), sure=sure))
+                found.append(Name(self.text[start:end].strip(_QUOTES), start, end, films=tuple(whole), sure=sure))
             elif (series := parts.get(name_key)) and not is_cut:
                 sure = in_quotes or self._is_surely_a_title(self._tokens[first:last], name_key)
-                found.append(Name(start, end, films=tuple(series), whole=False, sure=sure))
+                found.append(
+                    Name(self.text[start:end].strip(_QUOTES), start, end, films=tuple(series), whole=False, sure=sure)
+                )
             if person := self._person(name_key, credited, last - first, start):
-                found.append(Name(start, end, person=person))
+                found.append(Name(self.text[start:end].strip(_QUOTES), start, end, person=person))
         return found
 
     def _person(self, name_key: str, credited: Mapping[str, str], length: int, start: int) -> Person | None:
@@ -159,14 +169,16 @@ class Reading:
         if (name := credited.get(name_key)) is None:
             return None
         # A name of one word (Mako, Prince) may be that word.
-        is_name = length > 1 or self.text[start].isupper() and not self._starts_sentence(start)
+        is_name = length > 1 or self._is_capital(start)
         return self._people.credited(name_key, name) if is_name else None
 
     def _is_surely_a_title(self, words: Sequence[Token], name_key: str) -> bool:
         start, end = words[0].start, words[-1].end
         before, after = self.text[:start], self.text[end:]
         if name_key in PRONOUNS:
-            return bool(is_ideograph(name_key) and re.search(r"(?:电影|影片|片叫|名叫)$", before)) or self._is_capital(start)
+            return bool(is_ideograph(name_key) and re.search(r"(?:电影|影片|片叫|名叫)$", before)) or self._is_capital(
+                start
+            )
         if _TOPIC_BEFORE.search(before) or (_is_ordinary(words) and _KIND_AFTER.search(after)):
             return False
         return (

@@ -136,7 +136,7 @@ class Completion:
             self._unstreamed = line.lstrip().startswith(b"{")
         if self._unstreamed or line.startswith(b"data:"):
             self._data.append(line if self._unstreamed else line[5:])
-            self._data_bytes += len(line)
+            self._data_bytes += len(line) + 1
             self._bound(self._data_bytes)
         elif not line:
             self._event(texts)

@@ -1,0 +1,92 @@
+"""Logs and metrics tell how it goes, and never what people said, who they are or what proves it."""
+
+import io
+import json
+import logging
+import uuid
+from collections.abc import Iterator
+
+import httpx
+import jwt
+import pytest
+import structlog
+from cryptography.exceptions import InvalidTag
+
+from storage.accounts import Sessions, StoredSession
+from storage.chat import PastMessage, Place
+from storage.redis import SESSION, Redis
+from tests.clients import new_code, socket_client
+from tests.conftest import ModelNode
+from wsserver.auth import Authenticator
+from wsserver.telemetry import configure_logging
+from wsserver.vendors.wechat import WeChatLogin
+
+
+@pytest.fixture
+def logged(monkeypatch: pytest.MonkeyPatch) -> Iterator[io.StringIO]:
+    """What is logged in production, at level debug."""
+    root = logging.getLogger()
+    before = root.handlers, root.level, structlog.get_config()
+    written = io.StringIO()
+    monkeypatch.setattr("sys.stderr", written)
+    configure_logging(level="debug", json=True)
+    # Loggers keep what they were first configured with; these must not.
+    structlog.configure(cache_logger_on_first_use=False)
+    yield written
+    root.handlers, root.level = before[0], before[1]
+    structlog.configure(**before[2])
+
+
+async def test_nothing_private_is_logged_at_any_level(model_node: ModelNode, logged: io.StringIO) -> None:
+    question, guest = f"秘密问题 {uuid.uuid4().hex}", f"guest-{uuid.uuid4().hex}"
+    code = model_node.wechat.issue_code()
+    async with socket_client(model_node.url) as client:
+        await client.login(code)
+        await client.call({"type": "auth", "token": client.token})
+        reply = await client.call({"type": "chat", "query": question})
+        await client.call({"type": "chat", "query": question, "conversation_id": str(uuid.uuid4())})
+        await client.call_text(json.dumps({"type": "chat", "query": question, "stream": "no"}))
+        async with httpx.AsyncClient(base_url=model_node.url, trust_env=False) as http:
+            await http.post("/wechat/chat", json={"query": question, "openid": guest})
+        await client.call({"type": "logout"})
+    text = logged.getvalue()
+    lines = [json.loads(line) for line in text.splitlines()]
+    assert {line["operation"] for line in lines if line["event"] == "operation"} == {"login", "auth", "chat", "logout"}
+    assert reply["data"]["request_id"] in text
+    for secret in (question, reply["data"]["msg"], client.openid, client.token, code, guest, model_node.wechat.secret):
+        assert secret not in text
+
+
+async def test_the_session_key_lies_in_redis_encrypted_and_only_the_server_can_open_it(redis: Redis) -> None:
+    session_key = "c2Vzc2lvbiBrZXkgMTYgYg=="
+
+    class Exchange:
+        async def code_to_session(self, code: str) -> WeChatLogin:
+            return WeChatLogin(f"openid-of-{code}", None, session_key)
+
+    def authenticator(secret: str) -> Authenticator:
+        return Authenticator(
+            sessions=Sessions(redis),
+            exchange=Exchange(),
+            appid="wx1",
+            secret=secret,
+            token_ttl_s=60,
+            guests_allowed=False,
+        )
+
+    caller, reply = await authenticator("a" * 32).log_in(new_code())
+    stored = await redis.hgetall(SESSION(caller.session_id))
+    assert session_key not in repr(stored)
+    assert session_key not in reply.model_dump_json()
+    assert session_key not in json.dumps(jwt.decode(reply.token, options={"verify_signature": False}))
+    session = await Sessions(redis).find(caller.session_id)
+    assert session is not None
+    assert authenticator("a" * 32).open_key(session) == session_key
+    with pytest.raises(InvalidTag):
+        authenticator("b" * 32).open_key(session)
+
+
+def test_nouns_do_not_show_what_they_hold() -> None:
+    session = StoredSession("sid", "wx_hidden", "openid-hidden", None, b"sealed-hidden")
+    past = PastMessage(Place(1, None), "user", "content-hidden")
+    assert "hidden" not in repr((session, past))
