@@ -8,7 +8,14 @@ from typing import Any
 import redis.asyncio
 from redis.asyncio.retry import Retry
 from redis.backoff import ConstantBackoff
-from redis.exceptions import BusyLoadingError, ConnectionError, RedisError, TimeoutError  # noqa: A004
+from redis.exceptions import (
+    BusyLoadingError,
+    ConnectionError,  # noqa: A004
+    OutOfMemoryError,
+    ReadOnlyError,
+    RedisError,
+    TimeoutError,  # noqa: A004
+)
 
 from protocol.errors import STORAGE_UNAVAILABLE, OperationError
 
@@ -66,18 +73,22 @@ async def open_redis(url: str) -> AsyncIterator[Redis]:
         await pool.disconnect()
 
 
+_OUTAGES = (ConnectionError, TimeoutError, BusyLoadingError, ReadOnlyError, OutOfMemoryError, OSError)
+"""Away, starting, failing over, or full: what passes without anything being changed here."""
+
+
 @asynccontextmanager
 async def reachable() -> AsyncIterator[None]:
     """Turns "Redis is not there" inside the block into an OperationError of kind STORAGE_UNAVAILABLE."""
     try:
         yield
-    except (ConnectionError, TimeoutError, BusyLoadingError, OSError) as error:
+    except _OUTAGES as error:
         raise OperationError(STORAGE_UNAVAILABLE) from error
 
 
 def is_outage(error: RedisError | OSError) -> bool:
     """Whether the failure is Redis being away, rather than a mistake of ours."""
-    return isinstance(error, ConnectionError | TimeoutError | BusyLoadingError | OSError)
+    return isinstance(error, _OUTAGES)
 
 
 async def ping(client: Redis) -> None:

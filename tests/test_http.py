@@ -1,13 +1,16 @@
 """The routes of older APIs, in their exact shapes, and how HTTP refuses."""
 
-import asyncio
 import uuid
+from pathlib import Path
 
 import httpx
 import pytest
 
+from storage.embedded import Services
 from tests.clients import events, new_code
-from tests.node import TestNode, serving
+from tests.node import serving
+from tests.standins.llm import LLMStandIn, stalls
+from tests.standins.server import Gate, serve
 
 MP_CHAT = {
     "message": "推荐几部近期热门的电影",
@@ -56,20 +59,13 @@ async def test_older_web_pages_get_status_events(http: httpx.AsyncClient) -> Non
     assert "".join(frame["content"] for frame in frames if frame["status"] == "token") == frames[-1]["answer"]
 
 
-async def test_a_silent_stream_is_kept_open_by_comments(node: TestNode, services: object, data_dir: object) -> None:
-    # A model that says nothing, and a heartbeat of a tenth of a second.
-    async def never(*_: object) -> None:
-        await asyncio.Event().wait()
-
-    silent = await asyncio.start_server(never, "127.0.0.1", 0)
-    address = silent.sockets[0].getsockname()
+async def test_a_silent_stream_is_kept_open_by_comments(services: Services, data_dir: Path) -> None:
+    model, silence = LLMStandIn(), Gate()
+    model.queue(stalls(silence))
     async with (
+        serve(model.app) as model_url,
         serving(
-            services,  # type: ignore[arg-type]
-            data_dir,  # type: ignore[arg-type]
-            llm_base_url=[f"http://127.0.0.1:{address[1]}/v1"],
-            llm_model=["silent"],
-            sse_heartbeat_s=0.1,
+            services, data_dir, llm_base_url=[f"{model_url}/v1"], llm_model=["silent"], sse_heartbeat_s=0.1
         ) as quiet,
         httpx.AsyncClient(base_url=quiet.url, trust_env=False) as http,
         http.stream("POST", "/api/v1/mp/chat/stream", json=MP_CHAT) as response,
@@ -78,8 +74,9 @@ async def test_a_silent_stream_is_kept_open_by_comments(node: TestNode, services
         seen = [await anext(lines) for _ in range(6)]
         assert seen[0].startswith('data: {"type":"generate_start"')
         assert seen[2:] == [": ping", "", ": ping", ""]
-        await response.aclose()
-    silent.close()
+        silence.open()
+        rest = [line async for line in lines]
+    assert '"type":"complete"' in rest[-2]
 
 
 async def test_films_by_id_keep_their_order_and_name_the_missing(http: httpx.AsyncClient) -> None:
@@ -197,9 +194,9 @@ async def test_each_session_of_a_guest_is_a_conversation_of_its_own(http: httpx.
     assert await conversation("a") == await conversation("a") != await conversation("b")
 
 
-async def test_guests_can_be_switched_off(services: object, data_dir: object) -> None:
+async def test_guests_can_be_switched_off(services: Services, data_dir: Path) -> None:
     async with (
-        serving(services, data_dir, allow_guests=False) as closed,  # type: ignore[arg-type]
+        serving(services, data_dir, allow_guests=False) as closed,
         httpx.AsyncClient(base_url=closed.url, trust_env=False) as http,
     ):
         refused = await http.post("/api/v1/mp/chat/stream", json=MP_CHAT)
@@ -273,9 +270,9 @@ async def test_operators_can_see_how_it_stands(http: httpx.AsyncClient) -> None:
     assert 'cinewire_operation_seconds_count{operation="ping",outcome="ok"}' in metrics
 
 
-async def test_only_listed_origins_may_read_answers(services: object, data_dir: object) -> None:
+async def test_only_listed_origins_may_read_answers(services: Services, data_dir: Path) -> None:
     async with (
-        serving(services, data_dir, cors_origins=["https://app.example.com"]) as node,  # type: ignore[arg-type]
+        serving(services, data_dir, cors_origins=["https://app.example.com"]) as node,
         httpx.AsyncClient(base_url=node.url, trust_env=False) as http,
     ):
         for origin, allowed in (("https://app.example.com", "https://app.example.com"), ("https://evil.example", None)):

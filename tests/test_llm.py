@@ -27,7 +27,7 @@ from tests.standins.server import Gate, serve
 from wsserver.vendors import llm
 from wsserver.vendors.completion import EVENT_LIMIT_BYTES, Completion, Failure
 from wsserver.vendors.llm import Finished, LanguageModel, ModelServer, TextDelta, Turn, Usage
-from wsserver.vendors.waiting import retry_after_s
+from wsserver.vendors.waiting import Alarm, retry_after_s
 
 KEY = "sk-very-secret-key"
 PROMPT = "请推荐一部关于太空的电影"
@@ -285,6 +285,11 @@ def test_any_split_of_the_bytes_gives_the_same_deltas(cuts: list[int]) -> None:
     assert deltas([RECORDED[a:b] for a, b in itertools.pairwise(at)]) == deltas([RECORDED])
 
 
+def test_a_cut_at_any_byte_gives_the_same_deltas() -> None:
+    for at in range(len(RECORDED)):
+        assert deltas([RECORDED[:at], RECORDED[at:]]) == deltas([RECORDED]), at
+
+
 @given(st.lists(st.text(st.characters(), max_size=6), max_size=8))
 def test_text_split_inside_its_characters_arrives_whole(parts: list[str]) -> None:
     whole = "答" + "".join(parts)
@@ -475,6 +480,16 @@ async def test_a_server_that_has_just_failed_is_asked_last(vendor: Vendor, secon
     assert len(vendor.server.calls) == 3
 
 
+async def test_a_request_that_one_server_rejects_does_not_send_the_next_ones_elsewhere(
+    vendor: Vendor, second: Vendor
+) -> None:
+    model = vendor.model(vendor.configured(), second.configured())
+    vendor.server.queue(fails(400, error("invalid_parameter_error")))
+    await answer(model)
+    await answer(model)
+    assert len(vendor.server.calls) == 2
+
+
 # Waiting.
 
 
@@ -488,7 +503,7 @@ async def test_a_pause_that_the_server_asks_for_is_kept(vendor: Vendor) -> None:
 
 async def test_a_long_pause_is_not_waited_for_but_told_to_the_client(vendor: Vendor) -> None:
     vendor.server.queue(fails(429, THROTTLED, headers={"retry-after": "120"}))
-    _, told = await failure(vendor.model())
+    _, told = await failure(vendor.model(first_token_timeout_s=600, total_timeout_s=600))
     assert told.retry_after_ms == 120_000
     assert len(vendor.server.calls) == 1
 
@@ -592,9 +607,9 @@ async def test_nothing_is_retried_after_the_first_token(vendor: Vendor, second: 
     assert second.server.calls == []
 
 
-async def test_a_stalled_answer_is_hung_up_on_while_its_error_is_still_being_handled(vendor: Vendor) -> None:
-    vendor.server.queue(standin.stalls(Gate(), "你"))
-    _, told = await failure(vendor.model(chunk_timeout_s=0.1))
+async def test_a_broken_answer_is_hung_up_on_while_its_error_is_still_being_handled(vendor: Vendor) -> None:
+    vendor.server.queue(sends(text("你"), event(error("internal_error")), Gate()))
+    _, told = await failure(vendor.model())
     await asyncio.wait_for((await vendor.server.call()).disconnected.wait(), BOUND_S)
     assert told.kind is errors.MODEL_INTERRUPTED  # and so its traceback was alive until here
 
@@ -625,6 +640,22 @@ async def test_cancelling_the_reader_stops_the_server_and_is_not_swallowed(
             await reading
         await (await vendor.server.call()).disconnected.wait()
     assert second.server.calls == []
+
+
+async def test_a_cancellation_that_meets_a_timeout_is_not_swallowed() -> None:
+    async def source() -> AsyncIterator[bytes]:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:  # the alarm's; and now somebody else's too
+            task = asyncio.current_task()
+            assert task is not None
+            task.cancel()
+            raise
+        yield b""
+
+    reading = asyncio.create_task(Alarm().read(source(), 0.01))
+    with pytest.raises(asyncio.CancelledError):
+        await asyncio.wait_for(reading, BOUND_S)
 
 
 async def test_cancelling_during_a_pause_ends_the_call(vendor: Vendor) -> None:

@@ -18,7 +18,7 @@ from storage.redis import SESSION, Redis
 from tests.clients import new_code, socket_client
 from tests.conftest import ModelNode
 from wsserver.auth import Authenticator
-from wsserver.telemetry import configure_logging
+from wsserver.telemetry import QUIET_LOGGERS, configure_logging
 from wsserver.vendors.wechat import WeChatLogin
 
 
@@ -27,6 +27,7 @@ def logged(monkeypatch: pytest.MonkeyPatch) -> Iterator[io.StringIO]:
     """What is logged in production, at level debug."""
     root = logging.getLogger()
     before = root.handlers, root.level, structlog.get_config()
+    levels = {name: logging.getLogger(name).level for name in QUIET_LOGGERS}
     written = io.StringIO()
     monkeypatch.setattr("sys.stderr", written)
     configure_logging(level="debug", json=True)
@@ -34,6 +35,8 @@ def logged(monkeypatch: pytest.MonkeyPatch) -> Iterator[io.StringIO]:
     structlog.configure(cache_logger_on_first_use=False)
     yield written
     root.handlers, root.level = before[0], before[1]
+    for name, level in levels.items():
+        logging.getLogger(name).setLevel(level)
     structlog.configure(**before[2])
 
 

@@ -30,7 +30,7 @@ from protocol.operations import OPERATIONS
 from protocol.session import Limits
 from storage.accounts import Sessions
 from storage.chat import Conversations
-from storage.demo.load import load_demo
+from storage.demo.load import load_demo, people_in_chinese
 from storage.embedded import EmbeddedError, Services, embedded_services
 from storage.movies import Movies
 from storage.postgres import Postgres
@@ -221,7 +221,7 @@ def _answerer(settings: Settings, client: httpx.AsyncClient, movies: Movies) -> 
     servers = settings.model_servers()
     if not servers:
         log.info("no language model is configured: the catalogue assistant answers")
-        return CatalogueAssistant(movies)
+        return CatalogueAssistant(movies, people_in_chinese())
     return ModelAnswerer(LanguageModel(servers, client), settings.system_prompt or DEFAULT_SYSTEM_PROMPT)
 
 

@@ -13,6 +13,7 @@ from typing import Any, Generic, TypeVar
 
 import structlog
 from pydantic import BaseModel
+from redis.exceptions import RedisError
 
 from protocol.chat import Chunk
 from protocol.envelope import Frame, encode_frame, error_object
@@ -30,6 +31,9 @@ LOG_FLUSH_S = 0.25
 
 MAX_UNLOGGED_BYTES = 32 * 1024 * 1024
 """Frames that may wait for a Redis that is away: about a minute of a thousand answers. Beyond, a run loses its log."""
+
+MAX_UNLOGGED_RUNS = 20_000
+"""Runs whose descriptions may wait for it, at about a kilobyte each. Beyond, a run has no log."""
 
 LOG_RETRY_S = 0.5
 """Between attempts to write a batch while Redis is away: two a second keep the gap after its return short."""
@@ -214,7 +218,7 @@ class Hub:
     ) -> None:
         """Let `make` publish the run's frames and give its reply. It belongs to this hub from here on."""
         self.accepts_runs()
-        self._log_writer.describe(run.request_id, {"user_id": run.user_id, "state": "running", **meta})
+        self._log_writer.begin(run.request_id, {"user_id": run.user_id, "state": "running", **meta})
         task = self._tasks.spawn(self._drive(run, make), name=f"run {run.request_id}")
         self._running[task] = run
         self.metrics.runs.inc()
@@ -271,7 +275,7 @@ class Hub:
         finally:
             elapsed_s = time.monotonic() - run.started
             self.metrics.answers.labels(end).observe(elapsed_s)
-            self._log_writer.describe(run.request_id, {"state": end})
+            self._log_writer.end(run.request_id, end)
             log.info("run ended", request_id=run.request_id, end=end, ms=round(elapsed_s * 1000))
 
     def _fail(self, run: Run[Any], error: OperationError) -> None:
@@ -306,8 +310,18 @@ class _LogWriter:
             self._size_bytes += len(published.encoded)
             self._frames.setdefault(request_id, []).append(published)
             self._wake()
-        if published.last:
-            self._lost.discard(request_id)
+
+    def begin(self, request_id: str, meta: Mapping[str, str]) -> None:
+        if len(self._metas) >= MAX_UNLOGGED_RUNS:
+            self._lost.add(request_id)
+        else:
+            self._describe(request_id, meta)
+
+    def end(self, request_id: str, state: str) -> None:
+        if request_id in self._lost:
+            self._lost.remove(request_id)
+        else:
+            self._describe(request_id, {"state": state})
 
     def _lose(self, request_id: str) -> None:
         """Give up a run's log, and say so in its description: a log with a silent hole would be a lie."""
@@ -315,9 +329,9 @@ class _LogWriter:
         self._size_bytes -= _size_bytes(dropped)
         self._metrics.log_dropped.inc(1 + len(dropped))
         self._lost.add(request_id)
-        self.describe(request_id, {"log": "incomplete"})
+        self._describe(request_id, {"state": "log incomplete"})
 
-    def describe(self, request_id: str, meta: Mapping[str, str]) -> None:
+    def _describe(self, request_id: str, meta: Mapping[str, str]) -> None:
         self._metas.setdefault(request_id, {}).update(meta)
         self._wake()
 
@@ -351,6 +365,11 @@ class _LogWriter:
                     log.warning("run log waits", reason=error.kind.reason, entries=len(entries))
                     warned = True
                 await asyncio.sleep(LOG_RETRY_S)
+            except RedisError:
+                # It took the commands and refuses them: repeating them would hold up all other logs.
+                log.exception("run log refused", entries=len(entries))
+                self._metrics.log_dropped.inc(sum(map(len, frames.values())))
+                return
             else:
                 return
 

@@ -14,6 +14,10 @@ ANSWER_BUCKETS_S = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0
 """From the catalogue assistant's first words to the longest answer of a slow model."""
 
 
+QUIET_LOGGERS = ("httpx", "httpcore", "uvicorn", "uvicorn.error", "uvicorn.access", "asyncio")
+"""httpx logs whole addresses at INFO, and WeChat's carry the app's secret; uvicorn logs every connection."""
+
+
 class Metrics:
     """What an operator asks at night. One instance per server, so that several can run in one process."""
 
@@ -88,6 +92,5 @@ def configure_logging(*, level: str, json: bool) -> None:
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(max(number, logging.INFO))
-    # httpx logs whole addresses at INFO, and WeChat's carry the app's secret; uvicorn logs every connection.
-    for noisy in ("httpx", "httpcore", "uvicorn", "uvicorn.error", "uvicorn.access", "asyncio"):
-        logging.getLogger(noisy).setLevel(logging.WARNING)
+    for name in QUIET_LOGGERS:
+        logging.getLogger(name).setLevel(logging.WARNING)

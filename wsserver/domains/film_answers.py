@@ -196,11 +196,12 @@ class FilmAnswers:
             older = await self._movies.search(everything, order, limit=limit + 1)
             if len(older) > len(found):
                 found, intro = older, prose.recent_is_old
+                question = replace(question, wanted=everything)
         if not found:
             return Reply(prose.nothing_more if question.more else prose.nothing(question))
         shown = found[:limit]
-        text = intro or prose.list_intro(question, len(shown))
-        if question.unknown:
+        text = intro or prose.list_intro(question, len(shown), is_all=len(found) <= limit and not question.more)
+        if question.unknown and question.kind is not Kind.PERSON:
             text = prose.ignored(question.unknown) + text
         hint = f"\n{prose.more_hint}" if len(found) > limit else ""
         return self._films(question, text, shown, title=prose.list_title(question), mode=_mode(question), hint=hint)
@@ -217,11 +218,13 @@ class FilmAnswers:
         asked = question.unknown_titles[0] if question.unknown_titles else question.unknown
         if not asked:
             return prose.not_understood
-        if film := await self._near(asked):
+        film = await self._near(asked)
+        # "Films about prisoners" are no slip of "Prisoners".
+        if film and (question.unknown_titles or question.aspects or key(asked) not in film.title_keys):
             return prose.did_you_mean(asked, film)
         if question.unknown_titles or question.aspects:
             return prose.not_in_catalogue(asked)
-        if question.everything or question.limit or question.order or question.wanted != FilmFilter():
+        if question.about_films or question.order or question.wanted != FilmFilter():
             return prose.cannot_filter(asked)
         return prose.not_understood
 
@@ -300,4 +303,4 @@ def _mode(question: Question) -> str:
     if question.order is Order.NEWEST:
         return "movie_recent"
     has_filter = replace(question.wanted, year_from=None, exclude=()) != FilmFilter()
-    return "movie_search" if has_filter else "movie_popular"
+    return "movie_search" if has_filter or question.order not in (None, Order.POPULAR) else "movie_popular"

@@ -234,7 +234,7 @@ _DIRECTS = re.compile(
     r"^\s*(?:所)?(?:执?导(?!演(?:是|的?评))|指导)|^\s*(?:'s\s+direct|direct|has direct|have direct)", re.IGNORECASE
 )
 _ACTS = re.compile(
-    r"^\s*(?:所)?(?:领衔|联合)?(?:主演|出演|参演|演|饰演|扮演)|^\s*(?:act|star|play|appear)", re.IGNORECASE
+    r"^\s*(?:所)?(?:领衔|联合)?(?:主演|出演|参演|演|饰演|扮演)|^\s*(?:act|star(?!ring)|play|appear)", re.IGNORECASE
 )
 _DIRECTED_BY = re.compile(r"(?:\bby|\bdirectors?|导演)\s*$", re.IGNORECASE)
 _PLAYED_BY = re.compile(

@@ -8,11 +8,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from datetime import date
 
-from storage.film_filter import Credit
+from storage.film_filter import Credit, Film, FilmFilter, Role
+from storage.film_names import is_ideograph, key
 from storage.movies import Movies
-from wsserver.domains.film_mentions import Mentions, Reading
+from wsserver.domains.film_mentions import Mentions, Name, Reading
 from wsserver.domains.film_people import PeopleNames
 from wsserver.domains.film_questions import Kind, Question, question
+from wsserver.domains.film_words import OTHER_WORK, RECOMMEND, Aspect
 from wsserver.vendors.llm import Turn
 
 MEMORY_TURNS = 12
@@ -24,7 +26,7 @@ ANSWER_CHARACTERS = 4000
 MOST_LISTED = 40
 """Titles taken from one answer: twice the longest list."""
 
-_TITLE = re.compile(r"《([^《》]{1,120})》(?:（(\d{4})）)?|“([^“”]{1,120})”(?: \((\d{4})\))?")
+_TITLE = re.compile(r"《([^《》]{1,120})》(?:（(\d{4})[），])?|“([^“”]{1,120})”(?: \((\d{4})\))?")
 _NUMBERED = re.compile(r"^\d+\. (.*)$", re.MULTILINE)
 _SUGGESTION = re.compile(r"(?:你是不是想问|Did you mean )(《[^《》]+》|“[^“”]+”)[？?]\s*$")
 
@@ -99,7 +101,11 @@ class FilmConversation:
         for exchange in exchanges:
             for text in (exchange.asked, exchange.answer):
                 if people := (await self._mentions(text)).people[:1]:
-                    shown = [film.tmdb_id for film in await self._listed(exchange.answer)] if asked.more else []
+                    shown = (
+                        [film.tmdb_id for film in await self._listed(exchange.answer)]
+                        if asked.more or OTHER_WORK.search(asked.text)
+                        else []
+                    )
                     wanted = replace(asked.wanted, credits=(Credit(people[0].keys, role),), exclude=tuple(shown))
                     return replace(asked, people=people, wanted=wanted)
         return asked

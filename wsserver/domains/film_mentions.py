@@ -44,7 +44,7 @@ _KIND_AFTER = re.compile(
 )
 _SENTENCE_START = re.compile(r"(?:^|[.!?。！？\n])\W*$")
 _ONLY_IN_QUESTIONS = re.compile(
-    r"\b(?:movies?|films?|the|directed)\b|电影|影片|片子|哪个|哪部|比较|更|[和与跟]|还是|好看|一下|我想|想看|请问|是|的|吗|呢|了|这部|"
+    r"\b(?:movies?|films?|the|directed)\b|电影|影片|片子|哪个|哪部|比较|更|[和与跟]|还是|好看|一下|我想|想看|请问|是|的|吗|呢|了|谁|什么|多少|几|哪|这部|"
     r"\b(?:is|was|does|did|do|a|an|of|for|in|please|and|or|which|any|good|me|you|your|what's|whats|what|that|it)\b",
     re.IGNORECASE,
 )

@@ -8,6 +8,8 @@ from wsserver.domains.film_prose import CREW_JOBS
 from wsserver.domains.film_questions import Question
 from wsserver.domains.film_words import GENRE_NAMES, LANGUAGE_NAMES, Aspect
 
+ANY_FILM = "films"
+
 _ORDERS = {
     Order.BEST: "The best rated",
     Order.WORST: "The lowest rated",
@@ -132,7 +134,7 @@ class English:
         parts = [
             languages,
             (" or " if asked.any_genre else " ").join(genres),
-            "films",
+            ANY_FILM,
             self._credits(question),
             _years(asked.year_from, asked.year_to),
             f"of at most {asked.longest} minutes" if asked.longest else "",
@@ -148,8 +150,8 @@ class English:
     def list_title(self, question: Question) -> str:
         return f"For you: {self._ordered(question)}"
 
-    def list_intro(self, question: Question, found: int) -> str:
-        return f"{self._ordered(question)} in the catalogue:\n"
+    def list_intro(self, question: Question, found: int, *, is_all: bool) -> str:
+        return f"{self._ordered(question)}{' in the catalogue' if is_all else f', {found} of them'}:\n"
 
     def similar_intro(self, films: Sequence[Film]) -> str:
         return f"Films like {_joined(list(map(self.title, films)))}, by director, cast and genres in common:\n"
@@ -164,7 +166,7 @@ class English:
         return f"I know nothing of {self.names(names)} but the films in the catalogue:\n"
 
     def nothing(self, question: Question) -> str:
-        return f"The catalogue has no {self.wanted(question)}. Try another genre, decade or name?"
+        return f"The catalogue has no {'upcoming ' if question.upcoming else ''}{self.wanted(question)}. Try another genre, decade or name?"
 
     def nothing_similar(self, films: Sequence[Film]) -> str:
         return f"The catalogue has nothing like {_joined(list(map(self.title, films)))}."
@@ -208,7 +210,8 @@ class English:
         wanted = self.wanted(question)
         if question.upcoming:
             return f"Upcoming {wanted}"
-        return f"{_ORDERS[question.order]} {wanted}" if question.order else wanted[:1].upper() + wanted[1:]
+        order = question.order or (Order.POPULAR if wanted == ANY_FILM else None)
+        return f"{_ORDERS[order]} {wanted}" if order else wanted[:1].upper() + wanted[1:]
 
     def _credits(self, question: Question) -> str:
         said: dict[Role, list[str]] = {}

@@ -9,6 +9,8 @@ from wsserver.domains.film_prose import CREW_JOBS
 from wsserver.domains.film_questions import Question
 from wsserver.domains.film_words import GENRE_NAMES, LANGUAGE_NAMES, Aspect
 
+ANY_FILM = "电影"
+
 _ORDERS = {
     Order.BEST: "评分最高的",
     Order.WORST: "评分最低的",
@@ -71,15 +73,14 @@ class Chinese:
 
     def card(self, film: Film) -> str:
         other = film.title_en if film.title_en != film.title else film.original_title
-        aka = f"（{other}）" if other != film.title else ""
+        told = "，".join(filter(None, (str(film.year or ""), other if other != film.title else "")))
         facts = [
-            f"{film.release_date.year}年" if film.release_date else "",
             f"由{self.names(film.directors[:3])}执导" if film.directors else "",
             f"片长{film.runtime}分钟" if film.runtime else "",
         ]
         kind = f"{self._genres(film)}片" if film.genre_ids else "电影"
         sentences = [
-            f"{self.title(film)}{aka}是一部{kind}，{'，'.join(filter(None, facts[1:]))}".rstrip("，") + "。",
+            f"《{film.title}》{f'（{told}）' if told else ''}是一部{'，'.join(filter(None, (kind, *facts)))}。",
             f"主演有{self.names(film.cast_names[:4])}。" if film.cast_names else "",
             f"\n剧情：{film.overview}" if film.overview else "",
             f"\n评分 {film.vote_average:.1f}（{film.vote_count:,} 人评价）。" if film.vote_count else "",
@@ -143,14 +144,16 @@ class Chinese:
             if asked.without_genres
             else "",
             "华语" if len(asked.languages) > 1 else "".join(_language(code) for code in asked.languages),
-            joint.join(GENRE_NAMES[genre][0] for genre in asked.genres) + "片" if asked.genres else "电影",
+            joint.join(GENRE_NAMES[genre][0] for genre in asked.genres) + "片" if asked.genres else ANY_FILM,
         ]
         return "".join(parts)
 
     def list_title(self, question: Question) -> str:
         return f"为你推荐（{self._ordered(question)}）"
 
-    def list_intro(self, question: Question, found: int) -> str:
+    def list_intro(self, question: Question, found: int, *, is_all: bool) -> str:
+        if not is_all:
+            return f"{self._ordered(question)}，先给你{found}部：\n"
         return (
             f"{self._ordered(question)}，片库里有这{found}部：\n"
             if found > 1
@@ -170,7 +173,7 @@ class Chinese:
         return f"我没有{self.names(names)}的个人资料，只能从片库里列出参与的电影：\n"
 
     def nothing(self, question: Question) -> str:
-        return f"片库里没有找到{self.wanted(question)}。可以放宽年代、类型或人物再试试。"
+        return f"片库里没有找到{self._ordered(question)}。可以放宽年代、类型或人物再试试。"
 
     def nothing_similar(self, films: Sequence[Film]) -> str:
         return f"片库里没有找到和{'、'.join(map(self.title, films))}相近的电影。"
@@ -194,7 +197,7 @@ class Chinese:
         return f"\n片库里还有同名的{'、'.join(map(self.title, films))}。"
 
     def not_in_catalogue(self, asked: str) -> str:
-        return f"片库里没有找到“{asked}”，我不知道答案。换个片名（中文名、英文名都可以）再试试？"
+        return f"片库里没有找到“{asked}”，我不知道答案：我只懂片库里的电影。换个片名（中文名、英文名都可以）再试试？"
 
     def did_you_mean(self, asked: str, film: Film) -> str:
         return f"片库里没有“{asked}”。你是不是想问《{film.title}》？"
@@ -211,8 +214,11 @@ class Chinese:
         )
 
     def _ordered(self, question: Question) -> str:
-        order = "即将上映的" if question.upcoming else _ORDERS[question.order] if question.order else ""
-        return order + self.wanted(question)
+        wanted = self.wanted(question)
+        if question.upcoming:
+            return f"即将上映的{wanted}"
+        order = question.order or (Order.POPULAR if wanted == ANY_FILM else None)
+        return (_ORDERS[order] if order else "") + wanted
 
     def _credits(self, question: Question) -> str:
         said: dict[Role, list[str]] = {}

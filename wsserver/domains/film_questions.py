@@ -66,6 +66,7 @@ class Question:
     unknown: str = ""
     unknown_titles: tuple[str, ...] = ()
     pronoun_title: Name | None = None
+    about_films: bool = False
     text: str = field(default="", repr=False)
 
 
@@ -98,6 +99,9 @@ def question(mentions: Mentions, original: str, today: date, *, chinese_before: 
     """Read a question whose names have been found."""
     asked = read(mentions, today)
     rest, aspects = _aspects(asked.rest)
+    if mentions.films:
+        # "Which is rated highest" orders films in general, and asks for a figure of those that are named.
+        _, aspects = _aspects(mentions.text)
     ordinal = _ordinal(mentions.text)
     signs = Signs(
         mentions,
@@ -130,6 +134,7 @@ def question(mentions: Mentions, original: str, today: date, *, chinese_before: 
         unknown=unknown,
         unknown_titles=mentions.unknown_titles,
         pronoun_title=mentions.pronoun_title,
+        about_films=bool(words.FILM_WORD.search(mentions.text)),
         text=mentions.text,
     )
 
@@ -217,7 +222,7 @@ def _kind_without_names(signs: Signs) -> Kind:
 def _kind_of_reference(signs: Signs) -> Kind | None:
     """The kind of a question that speaks of "it", "him" or "the second one"; None when it does not."""
     is_that_film = bool(words.THAT_FILM.search(signs.text) or signs.ordinal)
-    if is_that_film and words.SIMILAR.search(signs.text):
+    if (is_that_film or not signs.asked.has_filter) and words.SIMILAR.search(signs.text):
         return Kind.SIMILAR
     if _asks_for_makers(signs) and (is_that_film or not words.THAT_PERSON.search(signs.text)):
         return Kind.MAKERS

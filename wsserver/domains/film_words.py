@@ -173,28 +173,28 @@ ASPECTS: tuple[tuple[Aspect, re.Pattern[str]], ...] = tuple(
         ),
         (
             Aspect.RUNTIME,
-            r"片长|时长|多长(?:时间)?|多久|(?:几|多少)个?(?:分钟|小时)|\bhow long\b|\brun(?:ning)?[- ]?time\b|\blength\b|\blonger\b|"
+            r"片长|时长|(?:哪[个部]|谁)(?:更|比较)?[长短]|多长(?:时间)?|多久|(?:几|多少)个?(?:分钟|小时)|\bhow long\b|\brun(?:ning)?[- ]?time\b|\blength\b|\blonger\b|"
             r"\bhow many (?:minutes|hours)\b|更长|比较长",
         ),
         (
             Aspect.RATING,
-            r"评分|多少分|几分|打分|分数|口碑|评价|好看吗|好看不|好不好看|值得(?:一)?看|好看|怎么样|如何|更好|"
+            r"评分|(?:哪[个部]|谁)(?:更|比较)?(?:好|高)|多少分|几分|打分|分数|口碑|评价|好看吗|好看不|好不好看|值得(?:一)?看|好看|怎么样|如何|更好|"
             r"\brat(?:ings?|ed)\b|\bscores?\b|\bany good\b|\bhow good\b|\bworth\b|\bis \ue000 good\b|\bbetter\b",
         ),
         (
             Aspect.DATE,
-            r"上映|哪一?年|什么时候|何时|年份|几几年|几年的|首映|日期|更早|更新|"
+            r"上映|(?:哪[个部]|谁)(?:更|比较)?[早晚新老]|哪一?年|什么时候|何时|年份|几几年|几年的|首映|日期|更早|更新|"
             r"\bwhen\b|\b(?:what|which) year\b|\breleased?\b|\bc[oa]me out\b|\byear\b|\bdate\b|\bnewer\b|\bolder\b|\bhow old\b",
         ),
         (
             Aspect.CAST,
-            r"主演|演员|谁演|演了|是谁演|演的|出演|参演|阵容|卡司|饰演|扮演|主角|角色|男主|女主|演谁|"
+            r"主演|演员|谁演|(?<!导)演[了的过]|出演|参演|阵容|卡司|饰演|扮演|主角|角色|男主|女主|演谁|"
             r"\bstar(?:s|ring|red)?\b|\bcast\b|\bact(?:s|ed|ors?|resse?s?|ing)\b|\bact\b|\bplay(?:s|ed|ing)?\b|"
             r"\bwho(?:'s| is| was| are| were) in\b|\bappear(?:s|ed)?\b|\bcharacters?\b",
         ),
         (
             Aspect.DIRECTOR,
-            r"导演|执导|谁导的?|谁拍的?|\bdirect(?:s|ed|or|ors|ing)?\b|\bwho made\b|\bfilm-?maker\b",
+            r"谁?导演|执导|谁导的?|谁拍的?|\bdirect(?:s|ed|or|ors|ing)?\b|\bwho made\b|\bfilm-?maker\b",
         ),
         (
             Aspect.GENRE,
@@ -215,9 +215,9 @@ FILM_WORD = _any(
     r"电影|影片|片子|片单|(?<=[\u4e00-\u9fff])片|部|看(?:什么|啥|点)|作品|\bmovies?\b|\bfilms?\b|\bflicks?\b|\bwatch\b|\bpictures?\b"
 )
 SIMILAR = _any(
-    r"类似|相似|差不多|同类|(?:像|跟|和)\s*\ue000|\blike \ue000|\bsimilar\b|\bsame (?:vibe|style|mood)\b|"
+    r"类似|相似|差不多|同类|像\s*\ue000|\ue000\s*(?:那样|这样|一样)|\blike \ue000|\bsimilar\b|\bsame (?:vibe|style|mood)\b|"
     r"(?:喜欢|爱看)(?:看|过)?\s*\ue000|\b(?:lik|lov|enjoy)ed? \ue000|"
-    r"(?:像|跟|和)(?:它|这部)|\b(?:movies|films|something|more) like (?:it|that|this)\b"
+    r"(?:像|跟)(?:它|这部)|\b(?:movies|films|something|more) like (?:it|that|this)\b"
 )
 SERIES = _any(r"系列|三部曲|全集|\bseries\b|\btrilogy\b|\bsaga\b|\bfranchise\b|\ue000 (?:movies|films)\b")
 COUNT = _any(r"多少部|多少(?:个)?(?:电影|片)|(?:有|了|过|共)几部|一共(?:有)?|总共|\bhow many\b|\bnumber of\b")
@@ -225,7 +225,7 @@ ALL = _any(
     r"哪些|所有|全部|都有|什么电影|哪几部|\ball\b|\bwhat (?:else|movies|films)\b|\bwhich (?:movies|films)\b|\blist\b|\bfilmography\b"
 )
 MORE = _any(
-    r"还有(?:什么|哪些)?(?:别的|其他|其它|更多|类似)?|再(?:来|推荐|给|说)|换(?:一?批|一些|几部|一部|个|一个)|更多|其他的?|其它的?|别的|下一批|继续|"
+    r"还有(?!谁)(?:什么|哪些)?(?:别的|其他|其它|更多|类似)?|再(?:来|推荐|给|说)|换(?:一?批|一些|几部|一部|个|一个)|更多|其他的?|其它的?|别的|下一批|继续|"
     r"\bmore\b|\bothers?\b|\banother\b|\belse\b|\bdifferent ones?\b|\bnext\b"
 )
 INSTEAD = _any(
@@ -266,7 +266,7 @@ ABILITIES = _any(
 
 FILLERS = _any(
     r"请问一?下?|请|麻烦|帮我|帮忙|给我|告诉我|我(?:们)?(?:今晚|今天|周末|晚上)?(?:就)?(?:想|要|很|最|非常|超)?(?:要|看|找|知道|了解|听|问)?|你(?:们)?(?:觉得|认为|知道|能|可以|会)?|您|"
-    r"想|要|找找?|看看?|看[过了完]|推荐|介绍|说说|讲讲|聊聊|安利|求|来|一下|一些|一点|点|有没有|有什么|有哪些|哪些|哪几|哪个|哪一?部|什么|啥|谁|多少|几|哪|"
+    r"想|要|只|换|找找?|看看?|看[过了完]|推荐|介绍|说说|讲讲|聊聊|安利|求|来|一下|一些|一点|点|有没有|有什么|有哪些|哪些|哪几|哪个|哪一?部|什么|啥|谁|多少|几|哪|"
     r"可以|能不能|能否|可否|能|会|知道|觉得|应该|比较|更|最|很|非常|特别|超级?|都|也|还|就|又|再|是不是|是否|是|有|没有?|在|里面?|中|上|下|吗|呢|吧|啊|呀|嘛|哦|哈|了|过|的|地|得|"
     r"和|与|跟|及|以及|或者?|但|且|并且|而且|这|那|电影|影片|片子|片单|片|作品|拍|导|演|部|个|种|类型?|题材|系列|好看|不错|值得|精彩|优秀|好|适合|关于|之间|合作|一起|共同|主题|最近|其中|分别|"
     r"喜欢|爱看|听说|叫|名字|对|把|让|被|从|到|给|年|分|版|大家|今晚|晚上|今天|周末|随便|随机|任意|"

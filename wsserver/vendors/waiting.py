@@ -37,7 +37,7 @@ class Alarm:
             return await anext(source)
         except asyncio.CancelledError:
             # Somebody else's cancellation may have come at the same time, and goes on.
-            if self._rang and reader and reader.uncancel() <= 99:
+            if self._rang and reader and reader.uncancel() <= cancelling:
                 raise TimeoutError from None
             raise
         finally:
