@@ -196,6 +196,7 @@ DIALECTS: dict[str, tuple[Plan, list[str]]] = {
     "content on the finish chunk": (sends(text("你"), chunk({"content": "好"}, finish="stop"), DONE), ["你", "好"]),
     "content after the finish chunk": (sends(END[0], text("你"), DONE), ["你"]),
     "usage on every chunk": (sends(chunk({"content": "你"}, usage={"prompt_tokens": 1}), *END), ["你"]),
+    "an empty finish reason on every chunk": (sends(chunk({"content": "你"}, finish=""), *END), ["你"]),
     "other choices": (sends(chunk({"content": "鬼"}, index=1), text("你"), *END), ["你"]),
     "reasoning_content": (sends(chunk({"content": None, "reasoning_content": "想"}), text("你"), *END), ["你"]),
     "reasoning": (sends(chunk({"content": "", "reasoning": "想"}), text("你"), *END), ["你"]),
@@ -245,6 +246,12 @@ async def test_an_answer_cut_by_its_length_says_so(vendor: Vendor) -> None:
 
 async def test_a_server_that_names_no_model_is_taken_at_its_configuration(vendor: Vendor) -> None:
     vendor.server.queue(sends(event({"choices": [{"delta": {"content": "你"}, "finish_reason": "stop"}]}), DONE))
+    assert (await answer(vendor.model()))[1] == Finished("stop", None, "qwen-plus")
+
+
+async def test_a_name_and_counts_that_could_not_be_stored_are_not_handed_on(vendor: Vendor) -> None:
+    absurd = {"prompt_tokens": 2**40, "completion_tokens": -1}
+    vendor.server.queue(sends(chunk({"content": "你"}, finish="stop", model="a\0\ud83d", usage=absurd), DONE))
     assert (await answer(vendor.model()))[1] == Finished("stop", None, "qwen-plus")
 
 
@@ -583,6 +590,10 @@ async def test_an_answer_that_has_finished_is_complete_without_its_usage(
 INTERRUPTIONS: dict[str, tuple[Plan, ErrorKind]] = {
     "a cut connection": (standin.breaks_off("你", "好"), errors.MODEL_INTERRUPTED),
     "an end without a finish": (sends(text("你"), text("好")), errors.MODEL_INTERRUPTED),
+    "an end after empty finish reasons": (
+        sends(*[chunk({"content": c}, finish="") for c in "你好"]),
+        errors.MODEL_INTERRUPTED,
+    ),
     "an event cut in two": (sends(text("你"), text("好"), text("吗")[:-20]), errors.MODEL_INTERRUPTED),
     "a stall": (standin.stalls(Gate(), "你", "好"), errors.MODEL_INTERRUPTED),
     "an error event": (sends(text("你"), text("好"), event(error("internal_error")), DONE), errors.MODEL_INTERRUPTED),

@@ -39,6 +39,7 @@ def test_the_defaults_need_nothing_to_be_set() -> None:
         ("LLM_BASE_URL", "model.example", "LLM_BASE_URL: 'model.example' is no http(s) address"),
         ("LLM_BASE_URL", "http://model.example/v1", "LLM_MODEL: needed with LLM_BASE_URL"),
         ("LLM_EXTRA_BODY", "[1]", "LLM_EXTRA_BODY: "),
+        ("QWEN_API_KEY", "钥匙", "LLM_API_KEY or QWEN_API_KEY: "),
         ("ROLL_UP_MS", "-1", "ROLL_UP_MS: "),
         ("SSE_HEARTBEAT_S", "0", "SSE_HEARTBEAT_S: "),
     ],

@@ -59,8 +59,8 @@ READY_TIMEOUT_S = 2.0
 GRACEFUL_SHUTDOWN_S = 5
 """uvicorn's wait for connections that were told to close. A number, or it would wait for ever."""
 
-VENDOR_CONNECTIONS = httpx.Limits(max_connections=1000, max_keepalive_connections=100)
-"""Each streaming answer holds one connection to its model."""
+VENDOR_CONNECTIONS = httpx.Limits(max_connections=None, max_keepalive_connections=100)
+"""Each streaming answer holds one connection to its model: a limit here would make chats wait for each other."""
 
 
 class StartError(Exception):

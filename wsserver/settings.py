@@ -141,6 +141,11 @@ class Settings(BaseSettings):
         for name, values in (("LLM_MODEL", self.llm_model), ("LLM_API_KEY", self.llm_api_key)):
             if len(values) > 1 and len(values) != len(self.llm_base_url):
                 wrong.append(f"{name}: give one for all servers or one for each of LLM_BASE_URL")
+        if not wrong:
+            try:
+                self.model_servers()
+            except ValueError as error:
+                wrong.append(f"LLM_API_KEY or QWEN_API_KEY: {error}")
         if wrong:
             raise ValueError("\n".join(wrong))
         return self

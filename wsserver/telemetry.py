@@ -14,7 +14,15 @@ ANSWER_BUCKETS_S = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0
 """From the catalogue assistant's first words to the longest answer of a slow model."""
 
 
-QUIET_LOGGERS = ("httpx", "httpcore", "uvicorn", "uvicorn.error", "uvicorn.access", "asyncio")
+QUIET_LOGGERS = (
+    "httpx",
+    "httpcore",
+    "uvicorn",
+    "uvicorn.error",
+    "uvicorn.access",
+    "asyncio",
+    "alembic.runtime.plugins",
+)
 """httpx logs whole addresses at INFO, and WeChat's carry the app's secret; uvicorn logs every connection."""
 
 

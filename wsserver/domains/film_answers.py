@@ -58,43 +58,36 @@ class FilmAnswers:
     async def reply(self, question: Question, today: date) -> Reply:
         """The answer to a question that leaves nothing to the conversation any more."""
         prose = self.prose(question)
-        match question.kind:
-            case Kind.GREETING:
-                return Reply(prose.greeting)
-            case Kind.THANKS:
-                return Reply(prose.thanks)
-            case Kind.GOODBYE:
-                return Reply(prose.goodbye)
-            case Kind.YES:
-                return Reply(prose.ready)
-            case Kind.ABILITIES:
-                return Reply(prose.abilities)
-            case Kind.FILM:
-                return Reply(await self._about_films(question))
-            case Kind.IN_FILM:
-                return Reply(await self._in_film(question))
-            case Kind.SIMILAR:
-                return await self._similar(question)
-            case Kind.SERIES:
-                return self._series(question)
-            case Kind.MAKERS:
-                return await self._makers(question)
-            case Kind.COUNT:
-                return Reply(prose.count(question, await self._movies.count_matching(question.wanted)))
-            case Kind.LIST | Kind.PERSON:
-                return await self._list(question, today)
-            case _:
-                return Reply(await self._unknown(question))
+        courtesies = {
+            Kind.GREETING: prose.greeting,
+            Kind.THANKS: prose.thanks,
+            Kind.GOODBYE: prose.goodbye,
+            Kind.YES: prose.ready,
+            Kind.ABILITIES: prose.abilities,
+        }
+        if courtesy := courtesies.get(question.kind):
+            return Reply(courtesy)
+        if question.kind in (Kind.LIST, Kind.PERSON):
+            return await self._list(question, today)
+        replies = {
+            Kind.FILM: self._about_films,
+            Kind.IN_FILM: self._in_film,
+            Kind.SIMILAR: self._similar,
+            Kind.SERIES: self._series,
+            Kind.MAKERS: self._makers,
+            Kind.COUNT: self._count,
+        }
+        return await replies.get(question.kind, self._unknown)(question)
 
-    async def _about_films(self, question: Question) -> str:
+    async def _about_films(self, question: Question) -> Reply:
         prose = self.prose(question)
         if not question.films:
-            return prose.which_film
+            return Reply(prose.which_film)
         parts: list[str] = []
         films: list[Film] = []
         for name in question.films[:4]:
             if not name.whole and len(name.films) > 1 and not question.aspects:
-                return self._series(question).text
+                return await self._series(question)
             chosen = name.films[:ALL_FILMS] if not name.whole else [_chosen(name, question)]
             if not name.whole and len(chosen) == 1:
                 parts.append(prose.only_part(_asked_name(name, question), chosen[0]))
@@ -106,7 +99,7 @@ class FilmAnswers:
         if len(films) > 1 and (winner := _winner(films, question)):
             text += f"\n{prose.winner(*winner, question.text)}"
         namesakes = [film for film in question.films[0].films if film is not films[0]]
-        return text + (prose.namesakes(namesakes) if len(films) == 1 and namesakes else "")
+        return Reply(text + (prose.namesakes(namesakes) if len(films) == 1 and namesakes else ""))
 
     async def _about_film(self, film: Film, question: Question) -> str:
         prose, aspects = self.prose(question), question.aspects
@@ -117,7 +110,7 @@ class FilmAnswers:
             return prose.in_film(film, player[0], player[1], is_director=False, is_cast=True)
         return "\n".join(prose.aspect(aspect, film, detail) for aspect in aspects)
 
-    async def _in_film(self, question: Question) -> str:
+    async def _in_film(self, question: Question) -> Reply:
         """Whether these people are in these films, and as whom; or what else is asked about the films."""
         prose = self.prose(question)
         parts: list[str] = []
@@ -139,7 +132,7 @@ class FilmAnswers:
                 )
             others = [aspect for aspect in question.aspects if aspect not in (Aspect.CAST, Aspect.DIRECTOR)]
             parts += [prose.aspect(aspect, film, detail) for aspect in others]
-        return "\n".join(parts)
+        return Reply("\n".join(parts))
 
     async def _similar(self, question: Question) -> Reply:
         prose = self.prose(question)
@@ -154,15 +147,18 @@ class FilmAnswers:
         title = prose.similar_intro(liked).rstrip("：:\n")
         return self._films(question, prose.similar_intro(liked), found, title=title, mode="movie_similar")
 
-    def _series(self, question: Question) -> Reply:
+    async def _series(self, question: Question) -> Reply:
         prose, name = self.prose(question), question.films[0]
-        by_id = {film.tmdb_id: film for named in question.films for film in named.films}
+        by_id = {film.tmdb_id: film for named in question.films for film in (*named.films, *named.series)}
         found = sorted(by_id.values(), key=lambda film: (film.release_date or date.max, film.tmdb_id))
         shown = [film for film in found if film.tmdb_id not in question.wanted.exclude][: question.limit or MAX_FILMS]
         if not shown:
             return Reply(prose.nothing_more)
         intro = prose.series_intro(_asked_name(name, question), len(shown))
         return self._films(question, intro, shown, title=intro.rstrip("：:\n"), mode="movie_series")
+
+    async def _count(self, question: Question) -> Reply:
+        return Reply(self.prose(question).count(question, await self._movies.count_matching(question.wanted)))
 
     async def _makers(self, question: Question) -> Reply:
         """Other films of a film's director, or of its first billed when its cast was asked for."""
@@ -213,20 +209,20 @@ class FilmAnswers:
         items = "\n".join(prose.item(number, film) for number, film in enumerate(films, 1))
         return Reply(f"{intro}{items}{hint}", Recommendations([film.tmdb_id for film in films], title, mode))
 
-    async def _unknown(self, question: Question) -> str:
+    async def _unknown(self, question: Question) -> Reply:
         prose = self.prose(question)
         asked = question.unknown_titles[0] if question.unknown_titles else question.unknown
         if not asked:
-            return prose.not_understood
+            return Reply(prose.not_understood)
         film = await self._near(asked)
         # "Films about prisoners" are no slip of "Prisoners".
         if film and (question.unknown_titles or question.aspects or key(asked) not in film.title_keys):
-            return prose.did_you_mean(asked, film)
+            return Reply(prose.did_you_mean(asked, film))
         if question.unknown_titles or question.aspects:
-            return prose.not_in_catalogue(asked)
+            return Reply(prose.not_in_catalogue(asked))
         if question.about_films or question.order or question.wanted != FilmFilter():
-            return prose.cannot_filter(asked)
-        return prose.not_understood
+            return Reply(prose.cannot_filter(asked))
+        return Reply(prose.not_understood)
 
     async def _near(self, asked: str) -> Film | None:
         """The film whose title is nearly what was asked for."""
@@ -268,7 +264,7 @@ def _player(detail: MovieDetail, question: Question) -> tuple[str, str] | None:
 
 def _winner(films: Sequence[Film], question: Question) -> tuple[Aspect, Film] | None:
     aspect = next((aspect for aspect in question.aspects if aspect in COMPARED), None)
-    if aspect is Aspect.RATING:
+    if aspect is Aspect.RATING and len({round(film.vote_average, 1) for film in films}) == len(films):
         return aspect, max(films, key=lambda film: film.vote_average)
     if aspect is Aspect.RUNTIME and all(film.runtime for film in films):
         return aspect, max(films, key=lambda film: film.runtime or 0)

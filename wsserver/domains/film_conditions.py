@@ -40,36 +40,51 @@ def _pattern(text: str) -> re.Pattern[str]:
 
 
 _RANGE = _pattern(
-    rf"(?:从|between|from)?\s*({_YEAR})\s*年?\s*(?:到|至|-|–|—|~|～|\bto\b|\band\b|\bthrough\b|\buntil\b)\s*({_YEAR})\s*年?(?:之?间)?"
+    rf"(?:从|between|from)?\s*({_YEAR})\s*年?\s*(?:到|至|-|–|—|~|～|\bto\b|\band\b|\bthrough\b|"
+    rf"\buntil\b)\s*({_YEAR})\s*年?(?:之?间)?"
 )
 _DECADE = _pattern(
-    rf"(?:(?:上个?|二十|20)世纪|\bthe\s+)?(?:(18|19|20)(\d)0|(\d)0|([二三四五六七八九])十)\s*(?:年代|'?s\b)(以前|之前|以后|之后|以来)?"
+    rf"(?:(?:上个?|二十|20)世纪|\bthe\s+)?(?:(18|19|20)(\d)0|(\d)0|([二三四五六七八九])十)\s*(?:年代|"
+    rf"'?s\b)(以前|之前|以后|之后|以来)?"
     rf"|\b({'|'.join(_DECADES)})\b"
 )
 _SINCE = _pattern(
-    rf"({_YEAR})\s*年?\s*(?:以后|之后|以来|后|起)|(?:\bsince|\bfrom|自从?)\s+({_YEAR})(?:\s+on(?:wards)?)?|\b(?:after|post)[ -]({_YEAR})"
+    rf"({_YEAR})\s*年?\s*(?:以后|之后|以来|后|起)|(?:\bsince|自从?)\s*({_YEAR})|"
+    rf"\bfrom\s+({_YEAR})\s+on(?:wards)?|\b(?:after|post)[ -]({_YEAR})"
 )
 _UNTIL = _pattern(rf"({_YEAR})\s*年?\s*(?:以前|之前|前)|\b(?:before|pre)[ -]({_YEAR})|\b(?:until|up to)\s+({_YEAR})")
+_AROUND = _pattern(rf"({_YEAR})\s*年?\s*(?:左右|前后)|\b(?:around|about|circa)\s+({_YEAR})")
 _ONE_YEAR = _pattern(rf"({_YEAR})\s*年|(?<!\d)({_YEAR})(?!\d)")
 _AGO = _pattern(
-    rf"(今年|this year)|(去年|last year)|(前年)|(?:最近|近|过去)\s*({_N})\s*年|\b(?:last|past)\s+({_N})\s+years?|(近几年|近年来?|这几年|recent years)"
+    rf"(今年|this year)|(去年|last year)|(前年)|(?:最近|近|过去)\s*({_N})\s*年|\b(?:last|"
+    rf"past)\s+({_N})\s+years?|(近几年|近年来?|这几年|recent years)"
 )
 _CENTURY = _pattern(r"(21|二十一)世纪|\b21st[- ]century|(20|二十|上个?)世纪|\b20th[- ]century")
 _LONGER = _pattern(
-    rf"(?:超过|多于|长于|大于|\bover|\b(?:more|longer) than|\bat least)\s*({_N})\s*(?:个)?(半)?({_UNIT})|({_N})\s*(?:个)?(半)?({_UNIT})(?:以上|or (?:more|longer))"
+    rf"(?:超过|多于|长于|大于|\bover|\b(?:more|longer) than|\bat least)\s*({_N})\s*(?:个)?(半)?({_UNIT})|"
+    rf"({_N})\s*(?:个)?(半)?({_UNIT})\s*(?:以上|or (?:more|longer))"
 )
 _SHORTER = _pattern(
-    rf"(?:不超过|少于|短于|小于|低于|\bunder|\b(?:less|shorter) than|\bat most|\bwithin)\s*({_N})\s*(?:个)?(半)?({_UNIT})|({_N})\s*(?:个)?(半)?({_UNIT})(?:以内|之内|以下|内|or (?:less|shorter))"
+    rf"(?:不超过|少于|短于|小于|低于|\bunder|\b(?:less|shorter) than|\bat most|"
+    rf"\bwithin)\s*({_N})\s*(?:个)?(半)?({_UNIT})|({_N})\s*(?:个)?(半)?({_UNIT})\s*(?:以内|之内|以下|内|"
+    rf"or (?:less|shorter))"
 )
 _RATED = _pattern(
-    r"(?:评分|分数)?\s*(?:在|超过|高于|大于|不低于)?\s*(\d(?:\.\d)?)\s*分?(?:及?以上)|(?:评分|分数)\s*(?:超过|高于|大于|不低于)\s*(\d(?:\.\d)?)\s*分?"
-    r"|\b(?:rat(?:ed|ing)|scor(?:e|ed|ing))\s*(?:of|is)?\s*(?:above|over|at least|higher than|more than)\s*(\d(?:\.\d)?)"
+    r"(?:评分|分数)?\s*(?:在|超过|高于|大于|不低于)?\s*(\d(?:\.\d)?)\s*分?(?:及?以上)|(?:评分|"
+    r"分数)\s*(?:超过|高于|大于|不低于)\s*(\d(?:\.\d)?)\s*分?"
+    r"|\b(?:rat(?:ed|ing)|scor(?:e|ed|ing))\s*(?:of|is)?\s*(?:above|over|at least|higher than|"
+    r"more than)\s*(\d(?:\.\d)?)"
 )
 _RATED_BELOW = _pattern(
-    r"(?:评分|分数)?\s*(?:低于|小于)\s*(\d(?:\.\d)?)\s*分?|(\d(?:\.\d)?)\s*分以下|\brat(?:ed|ing)\s*(?:below|under|lower than)\s*(\d(?:\.\d)?)"
+    r"(?:评分|分数)?\s*(?:低于|小于)\s*(\d(?:\.\d)?)\s*分?|(\d(?:\.\d)?)\s*分以下|\brat(?:ed|"
+    r"ing)\s*(?:below|under|lower than)\s*(\d(?:\.\d)?)"
+)
+_FILMS = (
+    r"\s+(?:\w+[- ]){0,3}?"
+    r"(?:movies?|films?|titles|ones|comed(?:y|ies)|thrillers?|dramas?|documentar(?:y|ies)|musicals?|westerns?)\b"
 )
 _LIMIT = _pattern(
-    rf"(?:前|\btop\s+)({_N})(?:部|个|名)?|(?<!第)({_N})\s*(?:部|个(?=电影|片))|\b({_N})\s+(?:\w+[- ]){{0,3}}?(?:movies|films|titles|ones)\b|\b(an?)\s+(?:\w+[- ]){{0,3}}?(?:movie|film)\b"
+    rf"(?:前|\btop\s+)({_N})(?:部|个|名)?|(?<!第)({_N})\s*(?:部|个(?=电影|片))|\b({_N})(?={_FILMS})|\b(an?)(?={_FILMS})"
 )
 
 
@@ -128,6 +143,10 @@ class _Reader:
             self.text = f"{self.text[: match.start()]} {self.text[match.end() :]}"
         return match
 
+    def _take_all(self, pattern: re.Pattern[str]) -> bool:
+        self.text, times = pattern.subn(" ", self.text)
+        return times > 0
+
     def _between(self, first: int | None, last: int | None) -> None:
         self.wanted = replace(self.wanted, year_from=first, year_to=last)
 
@@ -144,7 +163,9 @@ class _Reader:
         elif match := self._take(_UNTIL):
             self._between(None, int(match[3]) if match[3] else int(match[1] or match[2]) - 1)
         elif match := self._take(_SINCE):
-            self._between(int(match[3]) + 1 if match[3] else int(match[1] or match[2]), None)
+            self._between(int(match[4]) + 1 if match[4] else int(match[1] or match[2] or match[3]), None)
+        elif match := self._take(_AROUND):
+            self._between(int(match[1] or match[2]) - 2, int(match[1] or match[2]) + 2)
         elif match := self._take(_ONE_YEAR):
             self._between(int(match[1] or match[2]), int(match[1] or match[2]))
         elif match := self._take(_AGO):
@@ -174,7 +195,7 @@ class _Reader:
 
     def order(self) -> Order | None:
         self.upcoming = bool(self._take(words.UPCOMING))
-        found = [order for order, pattern in words.ORDERS if self._take(pattern)]
+        found = [order for order, pattern in words.ORDERS if self._take_all(pattern)]
         if self._take(words.SHORT):
             self.wanted = replace(self.wanted, longest=self.wanted.longest or SHORT_MIN)
         if self._take(words.LONG):

@@ -190,7 +190,7 @@ def _merged(base: Question, asked: Question, shown: tuple[int, ...]) -> Question
         for part in fields(FilmFilter)
         if (value := getattr(asked.wanted, part.name)) != getattr(unset, part.name)
     }
-    wanted = replace(base.wanted, **said, exclude=shown if asked.more else ())
+    wanted = replace(base.wanted, **said, exclude=(*base.wanted.exclude, *shown) if asked.more else ())
     return replace(
         base,
         kind=Kind.LIST if base.kind in (Kind.COUNT, Kind.PERSON) else base.kind,

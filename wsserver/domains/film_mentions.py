@@ -31,7 +31,8 @@ _NOT_TEXT = dict.fromkeys(map(ord, f"{FILM}{PERSON}\x00"), " ")
 _QUOTED = re.compile(r"《([^《》]{1,80})》|“([^“”]{1,80})”|\"([^\"]{1,80})\"|「([^「」]{1,80})」|『([^『』]{1,80})』")
 _QUOTES = '《》“”"「」『』'
 _CUE_BEFORE = re.compile(
-    r"(?:电影|影片|片子|片名|片叫|名叫|叫做?|看了|看过|看完|喜欢|类似|像|跟|\b(?:movies?|films?|called|titled|named|watch(?:ed)?|"
+    r"(?:电影|影片|片子|片名|片叫|名叫|叫做?|看了|看过|看完|喜欢|类似|像|跟|\b(?:movies?|films?|called|"
+    r"titled|named|watch(?:ed)?|"
     r"seen|saw|like|liked|loved))\s*[:：]?\s*$",
     re.IGNORECASE,
 )
@@ -44,7 +45,8 @@ _KIND_AFTER = re.compile(
 )
 _SENTENCE_START = re.compile(r"(?:^|[.!?。！？\n])\W*$")
 _ONLY_IN_QUESTIONS = re.compile(
-    r"\b(?:movies?|films?|the|directed)\b|电影|影片|片子|哪个|哪部|比较|更|[和与跟]|还是|好看|一下|我想|想看|请问|是|的|吗|呢|了|谁|什么|多少|几|哪|这部|"
+    r"\b(?:movies?|films?|the|directed)\b|电影|影片|片子|哪个|哪部|比较|更|[和与跟]|还是|好看|一下|我想|"
+    r"想看|请问|是|的|吗|呢|了|谁|什么|多少|几|哪|这部|"
     r"\b(?:is|was|does|did|do|a|an|of|for|in|please|and|or|which|any|good|me|you|your|what's|whats|what|that|it)\b",
     re.IGNORECASE,
 )
@@ -61,12 +63,16 @@ class Quote:
 
 @dataclass(frozen=True, slots=True)
 class Name:
-    """A name in the text, `asked` as it stands there: of films, whole or in part (then a series), or of a person."""
+    """A name in the text, `asked` as it stands there: of films or of a person.
+
+    `films` have it as a whole title, or when not `whole` as a part of one; `series` have it as a part in any case.
+    """
 
     asked: str
     start: int
     end: int
     films: tuple[Film, ...] = field(default=(), repr=False)
+    series: tuple[Film, ...] = field(default=(), repr=False)
     whole: bool = True
     person: Person | None = None
     sure: bool = True
@@ -151,14 +157,11 @@ class Reading:
             if quote is not None and in_quotes:
                 start, end = quote.start, quote.end
             is_cut = quote is not None and not in_quotes
-            if (whole := titles.get(name_key)) and not is_cut:
+            whole, series = tuple(titles.get(name_key, ())), tuple(parts.get(name_key, ()))
+            if (whole or series) and not is_cut:
+                asked = self.text[start:end].strip(_QUOTES)
                 sure = in_quotes or self._is_surely_a_title(self._tokens[first:last], name_key)
-                found.append(Name(self.text[start:end].strip(_QUOTES), start, end, films=tuple(whole), sure=sure))
-            elif (series := parts.get(name_key)) and not is_cut:
-                sure = in_quotes or self._is_surely_a_title(self._tokens[first:last], name_key)
-                found.append(
-                    Name(self.text[start:end].strip(_QUOTES), start, end, films=tuple(series), whole=False, sure=sure)
-                )
+                found.append(Name(asked, start, end, whole or series, series, bool(whole), sure=sure))
             if person := self._person(name_key, credited, last - first, start):
                 found.append(Name(self.text[start:end].strip(_QUOTES), start, end, person=person))
         return found

@@ -166,7 +166,8 @@ class English:
         return f"I know nothing of {self.names(names)} but the films in the catalogue:\n"
 
     def nothing(self, question: Question) -> str:
-        return f"The catalogue has no {'upcoming ' if question.upcoming else ''}{self.wanted(question)}. Try another genre, decade or name?"
+        wanted = f"upcoming {self.wanted(question)}" if question.upcoming else self.wanted(question)
+        return f"The catalogue has no {wanted}. Try another genre, decade or name?"
 
     def nothing_similar(self, films: Sequence[Film]) -> str:
         return f"The catalogue has nothing like {_joined(list(map(self.title, films)))}."

@@ -227,14 +227,16 @@ def _kind_of_reference(signs: Signs) -> Kind | None:
     if _asks_for_makers(signs) and (is_that_film or not words.THAT_PERSON.search(signs.text)):
         return Kind.MAKERS
     if words.THAT_PERSON.search(signs.text):
-        if signs.aspects or signs.about_films or signs.more:
-            return Kind.COUNT if words.COUNT.search(signs.text) else Kind.LIST
-        return Kind.PERSON
-    if is_that_film and not signs.asked.has_filter:
-        return Kind.FILM
-    if signs.aspects and not signs.has_condition and not signs.about_films and not signs.more:
-        return Kind.FILM
-    return None
+        return _kind_about_that_person(signs)
+    # "Who directed?", with nothing else in it, is about the film of the question before.
+    is_bare = signs.aspects and not signs.has_condition and not signs.about_films and not signs.more
+    return Kind.FILM if is_bare or (is_that_film and not signs.asked.has_filter) else None
+
+
+def _kind_about_that_person(signs: Signs) -> Kind:
+    if signs.aspects or signs.about_films or signs.more:
+        return Kind.COUNT if words.COUNT.search(signs.text) else Kind.LIST
+    return Kind.PERSON
 
 
 def _aspects(text: str) -> tuple[str, tuple[Aspect, ...]]:

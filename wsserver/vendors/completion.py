@@ -19,6 +19,7 @@ EVENT_LIMIT_BYTES = 1024 * 1024  # real events are under 10 KiB; a whole unstrea
 THINK, THOUGHT = "<think>", "</think>"
 BOM = b"\xef\xbb\xbf"
 NOT_JSON = "not JSON"
+COUNT_LIMIT = 2**31  # what PostgreSQL's integer holds; no answer has so many tokens
 
 # Vendors spell one code as DataInspectionFailed and data_inspection_failed: only the letters are compared.
 _REFUSED = {"datainspectionfailed", "contentfilter", "contentpolicyviolation", "responsibleaipolicyviolation"}
@@ -185,8 +186,8 @@ class Completion:
             return ""
         if (usage := chunk.get("usage")) is not None:
             self.usage = _usage(usage) or self.usage
-        if not self.model and isinstance(model := chunk.get("model"), str):
-            self.model = model
+        if not self.model:
+            self.model = identifier(chunk.get("model")) or ""
         text = ""
         for choice in choices if isinstance(choices, list) else ():
             if isinstance(choice, dict) and not choice.get("index"):
@@ -204,10 +205,8 @@ class Completion:
             elif delta.get("reasoning_content") or delta.get("reasoning"):
                 self.tokens += 1
         reason = choice.get("finish_reason")
-        if reason is None and self._unstreamed:
-            reason = "stop"
-        if reason is not None:
-            self._finish(str(reason))
+        if reason or self._unstreamed:  # some servers write "" for null
+            self._finish(str(reason or "stop"))
         return text
 
     def _finish(self, reason: str) -> None:
@@ -253,10 +252,10 @@ class Completion:
 
 
 def _usage(usage: object) -> Usage | None:
-    if isinstance(usage, dict):
-        prompt, completion = usage.get("prompt_tokens"), usage.get("completion_tokens")
-        if isinstance(prompt, int) and isinstance(completion, int):
-            return Usage(prompt, completion)
+    match usage:
+        case {"prompt_tokens": int(prompt), "completion_tokens": int(completion)}:
+            if 0 <= prompt < COUNT_LIMIT and 0 <= completion < COUNT_LIMIT:
+                return Usage(prompt, completion)
     return None
 
 
@@ -282,8 +281,8 @@ def failure_from(body: object, status: int | None = None) -> Failure:
 
 
 def identifier(value: object) -> str | None:
-    """A vendor's code or id when it looks like one: anything else may quote the prompt and is kept out of the log."""
-    return value if isinstance(value, str) and re.fullmatch(r"[\w.:/-]{1,80}", value, re.ASCII) else None
+    """A vendor's code, id or name when it looks like one; anything else may quote the prompt, or be unfit to store."""
+    return value if isinstance(value, str) and re.fullmatch(r"[\w.:/@+-]{1,80}", value, re.ASCII) else None
 
 
 def _verdict(status: int, name: str, message: str) -> tuple[ErrorKind, bool]:
