@@ -19,6 +19,9 @@ BACKDROP_URL = "https://image.tmdb.org/t/p/w780"
 STORE_BATCH = 200
 """Films per statement: about 4 MB of TMDB's JSON."""
 
+COMPARED_BY_GENRE = 500
+"""A drama has its genre in common with a third of all films: comparing them all takes longer than an answer may."""
+
 _CARD = (
     "tmdb_id, title, release_date, poster_path, vote_average, vote_count, genres,"
     " directors[1:2] AS directors, cast_names[1:5] AS top_cast"
@@ -28,6 +31,7 @@ _FILM = (
     " popularity, vote_average, vote_count, genre_ids, directors, cast_names[1:8] AS cast_names, title_keys, part_keys"
 )
 
+# All take limit, offset and today.
 _FEEDS: dict[Feed, str] = {
     "popular": f"SELECT {_CARD} FROM tmdb.movies WHERE $3::date IS NOT NULL ORDER BY popularity DESC, tmdb_id",
     "now_playing": (
@@ -136,10 +140,23 @@ class Movies:
                 written += len(await connection.fetch(_STORE, ordered[first : first + STORE_BATCH]))
         return written
 
+    # The two lookups by many keys go key by key, behind OFFSET 0: for a whole array, and for a join that it may turn
+    # round, the planner prefers to read the table, which takes 50 times as long.
+
     async def titled(self, keys: Sequence[str], *, limit: int = 100) -> list[Film]:
         """Films one of whose titles, or part of one, has one of these keys; the most voted first."""
         sql = f"""
-            SELECT {_FILM} FROM tmdb.movies WHERE title_keys && $1::text[] OR part_keys && $1::text[]
+            SELECT {_FILM} FROM tmdb.movies WHERE tmdb_id IN (
+                SELECT tmdb_id FROM unnest($1::text[]) AS asked (name_key)
+                CROSS JOIN LATERAL (
+                    SELECT tmdb_id FROM tmdb.movies WHERE title_keys @> ARRAY[name_key] OFFSET 0
+                ) AS by_title
+                UNION
+                SELECT tmdb_id FROM unnest($1::text[]) AS asked (name_key)
+                CROSS JOIN LATERAL (
+                    SELECT tmdb_id FROM tmdb.movies WHERE part_keys @> ARRAY[name_key] OFFSET 0
+                ) AS by_part
+            )
             ORDER BY vote_count DESC, tmdb_id LIMIT $2
         """
         return [_film(record) for record in await self._fetch(sql, keys, limit)]
@@ -157,11 +174,21 @@ class Movies:
     async def credited(self, keys: Sequence[str]) -> dict[str, str]:
         """Those of the keys that are somebody in the credits, with the name as it is written there."""
         sql = """
-            SELECT DISTINCT ON (credit.key) credit.key, credit.name
-            FROM tmdb.movies, unnest(director_keys || cast_keys, directors || cast_names) AS credit (key, name)
-            WHERE (director_keys && $1::text[] OR cast_keys && $1::text[]) AND credit.key = ANY($1::text[])
+            SELECT name_key, min(name) AS name FROM unnest($1::text[]) AS asked (name_key)
+            CROSS JOIN LATERAL (
+                SELECT directors[array_position(director_keys, name_key)] AS name
+                FROM tmdb.movies WHERE director_keys @> ARRAY[name_key] OFFSET 0
+            ) AS directed
+            GROUP BY name_key
+            UNION
+            SELECT name_key, min(name) AS name FROM unnest($1::text[]) AS asked (name_key)
+            CROSS JOIN LATERAL (
+                SELECT cast_names[array_position(cast_keys, name_key)] AS name
+                FROM tmdb.movies WHERE cast_keys @> ARRAY[name_key] OFFSET 0
+            ) AS played
+            GROUP BY name_key
         """
-        return {record["key"]: record["name"] for record in await self._fetch(sql, keys)}
+        return {record["name_key"]: record["name"] for record in await self._fetch(sql, keys)}
 
     async def search(self, wanted: FilmFilter, order: Order, *, limit: int, offset: int = 0) -> list[Film]:
         """Films that the filter lets through, in order."""
@@ -180,32 +207,39 @@ class Movies:
 
         A common director counts 3, each common member of the cast 2, and up to 4 for having the same genres and no
         others; the better rated of equals comes first. A film with nobody and not half of the genres in common is not
-        like them.
+        like them. Of those with only genres in common the most popular COMPARED_BY_GENRE are looked at.
         """
-        made = where(wanted, parameters=(ids, limit))
+        made = where(wanted, parameters=(ids, limit, COMPARED_BY_GENRE))
         sql = f"""
             WITH liked AS (
-                SELECT tmdb_id AS liked_id, director_keys AS directors_liked, cast_keys AS cast_liked,
-                    genre_ids AS genres_liked
+                SELECT director_keys AS directors_liked, cast_keys AS cast_liked, genre_ids AS genres_liked
                 FROM tmdb.movies WHERE tmdb_id = ANY($1::integer[])
             ),
+            candidates AS (
+                SELECT tmdb_id AS candidate_id
+                FROM liked JOIN tmdb.movies ON director_keys && directors_liked OR cast_keys && cast_liked
+                WHERE {made.sql}
+                UNION (
+                    SELECT tmdb_id FROM tmdb.movies
+                    WHERE genre_ids && ARRAY(SELECT unnest(genres_liked) FROM liked) AND {made.sql}
+                    ORDER BY popularity DESC, tmdb_id LIMIT $3
+                )
+            ),
             compared AS (
-                SELECT {_FILM},
+                SELECT candidate_id, vote_average,
                     3 * cardinality(ARRAY(SELECT unnest(director_keys) INTERSECT SELECT unnest(directors_liked)))
                     + 2 * cardinality(ARRAY(SELECT unnest(cast_keys) INTERSECT SELECT unnest(cast_liked))) AS people,
                     4.0 * cardinality(ARRAY(SELECT unnest(genre_ids) INTERSECT SELECT unnest(genres_liked)))
                     / greatest(1, cardinality(ARRAY(SELECT unnest(genre_ids) UNION SELECT unnest(genres_liked))))
                         AS genres
-                FROM liked JOIN tmdb.movies ON (
-                    director_keys && directors_liked OR cast_keys && cast_liked OR genre_ids && genres_liked
-                )
-                WHERE tmdb_id <> ALL($1::integer[]) AND {made.sql}
+                FROM liked CROSS JOIN candidates JOIN tmdb.movies ON tmdb_id = candidate_id
+                WHERE candidate_id <> ALL($1::integer[])
             ),
             best AS (
-                SELECT tmdb_id AS best_id, sum(people + genres) + max(vote_average) / 20 AS score FROM compared
-                WHERE people > 0 OR genres >= 2 GROUP BY tmdb_id ORDER BY score DESC, tmdb_id LIMIT $2
+                SELECT candidate_id, sum(people + genres) + max(vote_average) / 20 AS score FROM compared
+                WHERE people > 0 OR genres >= 2 GROUP BY candidate_id ORDER BY score DESC, candidate_id LIMIT $2
             )
-            SELECT {_FILM} FROM best JOIN tmdb.movies ON tmdb_id = best_id ORDER BY score DESC, tmdb_id
+            SELECT {_FILM} FROM best JOIN tmdb.movies ON tmdb_id = candidate_id ORDER BY score DESC, tmdb_id
         """
         return [_film(record) for record in await self._fetch(sql, *made.parameters)]
 

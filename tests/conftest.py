@@ -98,6 +98,7 @@ async def _model_node(services: Services, data_dir: Path) -> AsyncIterator[Model
 def model_node(_model_node: ModelNode) -> ModelNode:
     """The same server for all tests, its stand-ins as new."""
     _model_node.model.reset()
+    _model_node.wechat.reset()
     return _model_node
 
 

@@ -9,7 +9,9 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
 from tests.clients import SocketClient, new_code, socket_client, text_of
+from tests.conftest import ModelNode
 from tests.node import TestNode
+from tests.standins.wechat import bad_gateway
 
 
 @pytest.mark.parametrize("path", ["/wechat/ws", "/ws"])
@@ -132,14 +134,48 @@ async def test_logout_ends_the_session_its_tokens_and_its_sockets(client: Socket
         assert (refused["type"], refused["code"], refused["reason"]) == ("auth_response", 401, "session_revoked")
 
 
-async def test_a_code_whose_session_was_ended_does_not_bring_it_back(node: TestNode) -> None:
-    code = new_code()
-    async with socket_client(node.url) as client:
+async def test_a_code_whose_session_was_ended_does_not_bring_it_back(model_node: ModelNode) -> None:
+    code = model_node.wechat.issue_code()
+    async with socket_client(model_node.url) as client:
         await client.login(code)
         await client.call({"type": "logout"})
-    async with socket_client(node.url) as client:
+    async with socket_client(model_node.url) as client:
         refused = await client.call({"type": "login", "code": code})
     assert (refused["type"], refused["code"], refused["reason"]) == ("login_response", 401, "login_code_invalid")
+
+
+async def test_the_local_login_takes_any_code_again_for_the_same_person_and_a_new_session(node: TestNode) -> None:
+    code = new_code()
+    async with socket_client(node.url) as client:
+        first = await client.login(code)
+        await client.call({"type": "logout"})
+    async with socket_client(node.url) as client:
+        second = await client.login(code)
+    assert first["data"]["openid"] == second["data"]["openid"]
+    assert first["data"]["session_id"] != second["data"]["session_id"]
+
+
+async def test_a_login_whose_reply_was_lost_is_repeated_with_the_same_code(model_node: ModelNode) -> None:
+    code = model_node.wechat.issue_code()
+    async with socket_client(model_node.url) as client:
+        await client.send({"type": "login", "code": code})
+    async with socket_client(model_node.url) as client:
+        assert (await client.login(code))["code"] == 0
+    assert len(model_node.wechat.calls) == 1
+
+
+async def test_wechats_outage_is_an_error_that_says_to_retry_and_the_next_code_works(model_node: ModelNode) -> None:
+    model_node.wechat.queue(bad_gateway())
+    async with socket_client(model_node.url) as client:
+        error = await client.call({"type": "login", "code": model_node.wechat.issue_code(), "id": "l"})
+        assert (error["type"], error["code"], error["reason"], error["retryable"], error["id"]) == (
+            "login_response",
+            502,
+            "wechat_unavailable",
+            True,
+            "l",
+        )
+        assert (await client.login(model_node.wechat.issue_code()))["code"] == 0
 
 
 async def test_an_unknown_type_is_named_and_leaves_the_socket_open(client: SocketClient) -> None:

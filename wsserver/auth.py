@@ -23,7 +23,6 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from protocol.accounts import Authenticated, Caller, LoggedIn
 from protocol.errors import (
     GUESTS_OFF,
-    LOGIN_CODE_INVALID,
     SESSION_REVOKED,
     TOKEN_EXPIRED,
     TOKEN_INVALID,
@@ -81,7 +80,7 @@ class Authenticator:
     async def log_in(self, code: str) -> tuple[Caller, LoggedIn]:
         """Exchange a wx.login code for a session. The same code again leads to the same session.
 
-        Raises LOGIN_* and WECHAT_* as WeChat answers, LOGIN_CODE_INVALID for the code of a session that was ended.
+        Raises LOGIN_* and WECHAT_* as WeChat answers.
         """
         session = await self._session_of_code(code)
         caller, token = self._issue(session)
@@ -96,12 +95,14 @@ class Authenticator:
     async def _session_of_code(self, code: str) -> StoredSession:
         code_hash = hashlib.sha256(f"{self._appid}:{code}".encode()).hexdigest()
         while (known := await self._sessions.claim_code(code_hash)) is not None:
-            if known.session_id is not None:
-                session = await self._sessions.find(known.session_id, prolong_s=self._token_ttl_s)
-                if session is None:
-                    raise OperationError(LOGIN_CODE_INVALID)
+            if known.session_id is None:
+                await asyncio.sleep(CLAIM_POLL_S)
+                continue
+            session = await self._sessions.find(known.session_id, prolong_s=self._token_ttl_s)
+            if session is not None:
                 return session
-            await asyncio.sleep(CLAIM_POLL_S)
+            # That session was ended: whether the code is still worth anything is for WeChat to say.
+            await self._sessions.release_code(code_hash)
         try:
             login = await self._exchange.code_to_session(code)
         except OperationError:
