@@ -5,7 +5,7 @@ from datetime import date
 
 from protocol.chat import Recommendations
 from storage.movies import Movies
-from wsserver.domains.assistant import CatalogueAssistant
+from wsserver.domains.assistant.catalogue import CatalogueAssistant
 from wsserver.vendors.llm import Finished, TextDelta, Turn
 
 TODAY = date(2026, 11, 1)

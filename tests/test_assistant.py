@@ -9,7 +9,7 @@ from storage.film_filter import FilmFilter, Order
 from storage.movies import Movies
 from storage.postgres import Postgres
 from tests.talks import TODAY, Talk
-from wsserver.domains.assistant import CatalogueAssistant
+from wsserver.domains.assistant.catalogue import CatalogueAssistant
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from storage.movies import Movies
 from storage.postgres import Postgres
 from tests.talks import TODAY, Talk
 from tests.test_assistant import LISTS, ONE_FILM
-from wsserver.domains.assistant import CatalogueAssistant, pieces
+from wsserver.domains.assistant.catalogue import CatalogueAssistant, pieces
 from wsserver.vendors.llm import Finished, TextDelta, Turn
 
 LONGEST_ANSWER_S = 1.0

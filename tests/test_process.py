@@ -162,7 +162,7 @@ async def test_an_answer_in_the_making_is_finished_before_the_stop(data_dir: Pat
     [
         ({"PORT": "eighty"}, 2, "PORT: "),
         ({"APP_ENV": "production"}, 2, "WECHAT_APPID: needed when APP_ENV=production"),
-        ({"DATABASE_URL": "postgresql://u:hush@127.0.0.1:1/x"}, 1, "DATABASE_URL: PostgreSQL cannot be reached"),
+        ({"DATABASE_URL": "postgresql://u:hush@127.0.0.1:1/x"}, 1, "DATABASE_URL: PostgreSQL cannot be used"),
         ({"REDIS_URL": "redis://:hush@127.0.0.1:1/0"}, 1, "REDIS_URL: Redis cannot be reached"),
     ],
 )

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+import asyncpg
 import httpx
 import prometheus_client
 import structlog
@@ -40,7 +41,7 @@ from storage.schema import SchemaError, migrate
 from wsserver.auth import Authenticator, CodeExchange
 from wsserver.dispatch import Dispatcher
 from wsserver.domains.accounts import account_handlers
-from wsserver.domains.assistant import CatalogueAssistant
+from wsserver.domains.assistant.catalogue import CatalogueAssistant
 from wsserver.domains.chat import DEFAULT_SYSTEM_PROMPT, Answerer, Chats, ModelAnswerer, chat_handlers
 from wsserver.domains.movies import movie_handlers
 from wsserver.http import HttpEdge, on_http_exception
@@ -114,8 +115,8 @@ async def running(settings: Settings, listener: socket.socket, services: Service
             postgres = await stack.enter_async_context(Postgres.open(database_url))
         except SchemaError as error:
             raise StartError(f"DATABASE_URL: {error}") from error
-        except (OSError, TimeoutError, ValueError, OperationError) as error:
-            raise StartError(f"DATABASE_URL: PostgreSQL cannot be reached: {error}") from error
+        except (OSError, TimeoutError, ValueError, asyncpg.PostgresError, OperationError) as error:
+            raise StartError(f"DATABASE_URL: PostgreSQL cannot be used: {error or type(error).__name__}") from error
         redis = await stack.enter_async_context(open_redis(redis_url))
         try:
             await ping(redis)
@@ -345,7 +346,7 @@ def migrate_main(arguments: Sequence[str] = ()) -> int:
             asyncio.run(migrate(services.database_url))
     except SettingsError as error:
         return _say(f"Wrong settings:\n{error}", 2)
-    except (EmbeddedError, SchemaError, OSError) as error:
+    except (EmbeddedError, SchemaError, OSError, asyncpg.PostgresError) as error:
         return _say(str(error), 1)
     return _say("The schema is up to date.", 0)
 

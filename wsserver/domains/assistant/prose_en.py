@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 from protocol.movies import MovieDetail
 from storage.film_filter import Film, Order, Role
-from wsserver.domains.film_prose import CREW_JOBS
-from wsserver.domains.film_questions import Question
-from wsserver.domains.film_words import GENRE_NAMES, LANGUAGE_NAMES, Aspect
+from wsserver.domains.assistant.prose import CREW_JOBS
+from wsserver.domains.assistant.questions import Question
+from wsserver.domains.assistant.words import GENRE_NAMES, LANGUAGE_NAMES, Aspect
 
 ANY_FILM = "films"
 
@@ -37,7 +37,7 @@ _MONTHS = "January February March April May June July August September October N
 
 
 class English:
-    """Implements `film_prose.Prose`."""
+    """Implements `prose.Prose`."""
 
     greeting = (
         "Hello! I am the catalogue assistant: I look up and find films by title, director, actor, genre and year. "

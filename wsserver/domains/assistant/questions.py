@@ -10,11 +10,11 @@ from enum import StrEnum
 
 from storage.film_filter import FilmFilter, Order
 from storage.film_names import is_ideograph
-from wsserver.domains import film_words as words
-from wsserver.domains.film_conditions import Conditions, number, read
-from wsserver.domains.film_mentions import Mentions, Name, content_words
-from wsserver.domains.film_people import Person
-from wsserver.domains.film_words import FILM, PERSON, Aspect
+from wsserver.domains.assistant import words
+from wsserver.domains.assistant.conditions import Conditions, number, read
+from wsserver.domains.assistant.mentions import Mentions, Name, content_words
+from wsserver.domains.assistant.people import Person
+from wsserver.domains.assistant.words import FILM, PERSON, Aspect
 
 LONGEST_UNKNOWN = 24
 """Characters that are quoted back as not understood; more than that is chatter, or not ours to repeat."""

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from storage.film_names import is_ideograph, key, tokens
-from wsserver.domains.film_words import ORDINARY
+from wsserver.domains.assistant.words import ORDINARY
 
 SHORTEST_SURNAME = 4
 """Letters: shorter surnames (Lee, Law, Fox) belong to too many people and words."""

@@ -5,8 +5,8 @@ from typing import Protocol
 
 from protocol.movies import MovieDetail
 from storage.film_filter import Film
-from wsserver.domains.film_questions import Question
-from wsserver.domains.film_words import Aspect
+from wsserver.domains.assistant.questions import Question
+from wsserver.domains.assistant.words import Aspect
 
 CREW_JOBS = {
     Aspect.WRITER: ("Screenplay", "Writer", "Story", "Novel"),

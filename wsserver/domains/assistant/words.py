@@ -1,6 +1,6 @@
 """The words in which films are asked for, in Chinese and English: genres, languages, orders, aspects, courtesies.
 
-Only words and patterns are here; `film_questions.py` reads questions with them.
+Only words and patterns are here; `questions.py` reads questions with them.
 """
 
 import re

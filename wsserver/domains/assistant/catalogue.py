@@ -11,9 +11,9 @@ from datetime import UTC, date, datetime
 from protocol.chat import Recommendations
 from storage.film_names import is_ideograph
 from storage.movies import Movies
-from wsserver.domains.film_answers import FilmAnswers
-from wsserver.domains.film_conversation import FilmConversation
-from wsserver.domains.film_people import PeopleNames
+from wsserver.domains.assistant.answers import FilmAnswers
+from wsserver.domains.assistant.conversation import FilmConversation
+from wsserver.domains.assistant.people import PeopleNames
 from wsserver.vendors.llm import Finished, TextDelta, Turn
 
 MOST_PIECES, LEAST_COLUMNS = 32, 8

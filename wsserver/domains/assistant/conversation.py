@@ -11,10 +11,10 @@ from datetime import date
 from storage.film_filter import Credit, Film, FilmFilter, Role
 from storage.film_names import is_ideograph, key
 from storage.movies import Movies
-from wsserver.domains.film_mentions import Mentions, Name, Reading
-from wsserver.domains.film_people import PeopleNames
-from wsserver.domains.film_questions import Kind, Question, question
-from wsserver.domains.film_words import OTHER_WORK, RECOMMEND, Aspect
+from wsserver.domains.assistant.mentions import Mentions, Name, Reading
+from wsserver.domains.assistant.people import PeopleNames
+from wsserver.domains.assistant.questions import Kind, Question, question
+from wsserver.domains.assistant.words import OTHER_WORK, RECOMMEND, Aspect
 from wsserver.vendors.llm import Turn
 
 MEMORY_TURNS = 12

@@ -5,9 +5,9 @@ from dataclasses import dataclass, field, replace
 from datetime import date
 
 from storage.film_filter import Credit, FilmFilter, Order, Role
-from wsserver.domains import film_words as words
-from wsserver.domains.film_mentions import Mentions
-from wsserver.domains.film_words import PERSON
+from wsserver.domains.assistant import words
+from wsserver.domains.assistant.mentions import Mentions
+from wsserver.domains.assistant.words import PERSON
 
 MAX_FILMS = 20
 """In one answer: a page of cards."""

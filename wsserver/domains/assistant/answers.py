@@ -13,14 +13,14 @@ from protocol.movies import MovieDetail
 from storage.film_filter import Credit, Film, FilmFilter, Order
 from storage.film_names import key, title_keys
 from storage.movies import Movies
-from wsserver.domains.film_conditions import MAX_FILMS, RATED_BY
-from wsserver.domains.film_mentions import Name
-from wsserver.domains.film_people import PeopleNames
-from wsserver.domains.film_prose import COMPARED, Prose
-from wsserver.domains.film_prose_en import English
-from wsserver.domains.film_prose_zh import Chinese
-from wsserver.domains.film_questions import Kind, Question
-from wsserver.domains.film_words import Aspect
+from wsserver.domains.assistant.conditions import MAX_FILMS, RATED_BY
+from wsserver.domains.assistant.mentions import Name
+from wsserver.domains.assistant.people import PeopleNames
+from wsserver.domains.assistant.prose import COMPARED, Prose
+from wsserver.domains.assistant.prose_en import English
+from wsserver.domains.assistant.prose_zh import Chinese
+from wsserver.domains.assistant.questions import Kind, Question
+from wsserver.domains.assistant.words import Aspect
 
 FILMS = 5
 """In a list when no number was asked for."""

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 
 from storage.film_filter import Film
 from storage.film_names import Token, grams, is_ideograph, key, tokens
-from wsserver.domains.film_people import PeopleNames, Person
-from wsserver.domains.film_words import (
+from wsserver.domains.assistant.people import PeopleNames, Person
+from wsserver.domains.assistant.words import (
     ABOUT_FILM,
     ASPECTS,
     FILLERS,

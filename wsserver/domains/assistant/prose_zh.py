@@ -4,10 +4,10 @@ from collections.abc import Sequence
 
 from protocol.movies import MovieDetail
 from storage.film_filter import Film, Order, Role
-from wsserver.domains.film_people import PeopleNames
-from wsserver.domains.film_prose import CREW_JOBS
-from wsserver.domains.film_questions import Question
-from wsserver.domains.film_words import GENRE_NAMES, LANGUAGE_NAMES, Aspect
+from wsserver.domains.assistant.people import PeopleNames
+from wsserver.domains.assistant.prose import CREW_JOBS
+from wsserver.domains.assistant.questions import Question
+from wsserver.domains.assistant.words import GENRE_NAMES, LANGUAGE_NAMES, Aspect
 
 ANY_FILM = "电影"
 
@@ -37,7 +37,7 @@ _MISSING = {
 
 
 class Chinese:
-    """Implements `film_prose.Prose`."""
+    """Implements `prose.Prose`."""
 
     greeting = (
         "你好！我是片库助手，可以按片名、导演、演员、类型和年代帮你查电影、找电影。比如问我：“诺兰导演的科幻片有哪些？”"
