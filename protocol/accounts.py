@@ -6,7 +6,7 @@ from uuid import UUID
 
 from pydantic import Field
 
-from protocol.operation import NOT_BLANK, STORABLE, Access, Body, Noun, OperationTable, Request, Route, Shape
+from protocol.operation import NOT_BLANK, STORABLE, Access, Body, Noun, OperationTable, Rate, Request, Route, Shape
 
 LoginCode = Annotated[str, Field(min_length=1, max_length=256), NOT_BLANK, STORABLE]
 """A `wx.login` code: opaque, about 32 characters today, valid five minutes, usable once."""
@@ -97,6 +97,7 @@ LOGIN = operations.declare(
     error_type="login_response",  # a page that waits for it reads `code` there
     deadline_s=15.0,  # WeChat alone may take its whole 10 s
     routes=(Route("POST", "/wechat/login", Shape.ENVELOPE, LoginBody),),
+    rate=Rate.LOGIN,
 )
 AUTH = operations.declare(
     "auth",

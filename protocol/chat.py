@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Annotated, ClassVar, Literal
 from uuid import UUID
 
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator
 
 from protocol.operation import (
     NOT_BLANK,
@@ -13,8 +13,10 @@ from protocol.operation import (
     Access,
     Body,
     GuestClaim,
+    MessageId,
     Noun,
     OperationTable,
+    Rate,
     Request,
     Route,
     Shape,
@@ -26,6 +28,7 @@ MAX_QUERY_CHARACTERS = 8_000
 
 Query = Annotated[str, Field(min_length=1, max_length=MAX_QUERY_CHARACTERS), NOT_BLANK, STORABLE]
 Uuid = Annotated[UUID, Field(strict=False)]
+RequestId = Annotated[str, Field(min_length=1, max_length=64), STORABLE]
 GuestName = Annotated[str, Field(min_length=1, max_length=128), NOT_BLANK, STORABLE]
 KnowledgeBase = Annotated[str, Field(max_length=64), STORABLE]
 
@@ -46,6 +49,8 @@ class SendChat(StreamingRequest):
     conversation_id: Uuid | None = None
     debug: bool = False
     incognito: bool = False
+    on_busy: Literal["reject", "enqueue", "interrupt"] = "reject"
+    """What to do when the conversation is still being answered: refuse, wait for it, or cut it short."""
 
 
 class ChatAccepted(Noun):
@@ -119,7 +124,18 @@ class Complete:
         }
 
 
-ChatFrame = Status | Chunk | Recommendations | Complete
+@dataclass(frozen=True, slots=True)
+class Restart:
+    """The node that answered is gone and another begins anew: drop the text so far. Only here `seq` may jump."""
+
+    TYPE: ClassVar[str] = "restart"
+    reason: Literal["node_lost", "handed_over", "log_lost"]
+
+    def wire(self) -> dict[str, object]:
+        return {"content": {"reason": self.reason}}
+
+
+ChatFrame = Status | Chunk | Recommendations | Complete | Restart
 
 
 class ChatReply(Noun):
@@ -143,6 +159,56 @@ class Message(Noun):
     created_at: datetime
     request_id: str | None
     finish_reason: FinishReason | None
+
+
+class ResumeRun(StreamingRequest):
+    """Follow an answer from where one left off, on any node, while it is made and for ten minutes after."""
+
+    type: Literal["resume"]
+    request_id: RequestId
+    after_seq: Annotated[int, Field(ge=0, le=2_147_483_647)] = 0
+
+    @property
+    def follows(self) -> bool:
+        return True
+
+
+class Resumed(Noun):
+    """Where the answer stands. `recovered` false: its frames are gone, and `message` is what was stored of it."""
+
+    recovered: bool
+    last_seq: int
+    running: bool
+    message: Annotated[Message | None, Field(exclude_if=lambda message: message is None)] = None
+
+
+class CancelRun(Request):
+    """End an answer now and keep what there is of it; name it by its `request_id` or by the `id` of its chat."""
+
+    type: Literal["cancel"]
+    request_id: RequestId | None = None
+    chat_id: Annotated[MessageId | None, Field(validate_default=True)] = None
+
+    @field_validator("chat_id")
+    @classmethod
+    def _one_name(cls, chat_id: str | None, info: ValidationInfo) -> str | None:
+        if "request_id" in info.data and (info.data["request_id"] is None) == (chat_id is None):
+            raise ValueError("和 request_id 必须且只能给一个")
+        return chat_id
+
+
+class CancelAccepted(Noun):
+    """`running` is false when the answer had ended already."""
+
+    request_id: str
+    running: bool
+
+
+class StreamQuery(Body, strict=False):
+    """`GET /api/v1/streams/{request_id}`."""
+
+    request_id: RequestId
+    after_seq: Annotated[int, Field(ge=0, le=2_147_483_647)] = 0
 
 
 class ReadHistory(Request):
@@ -217,7 +283,20 @@ CHAT = operations.declare_streaming(
         Route("POST", "/api/v1/mp/chat/stream", Shape.TYPED_SSE, MiniProgramChatBody),
         Route("POST", "/api/v1/chat/stream", Shape.STATUS_SSE, WebChatBody),
     ),
+    rate=Rate.CHAT,
 )
+RESUME = operations.declare_streaming(
+    "resume",
+    ResumeRun,
+    Resumed,
+    type(None),
+    summary="Follow an answer from where one left off",
+    access=Access.GUEST,
+    accepted_type="resume_response",
+    accepted_message="成功",
+    routes=(Route("GET", "/api/v1/streams/{request_id}", Shape.TYPED_SSE, StreamQuery),),
+)
+CANCEL = operations.declare("cancel", CancelRun, CancelAccepted, summary="End an answer now", access=Access.GUEST)
 HISTORY = operations.declare(
     "history", ReadHistory, HistoryPage, summary="Messages of a conversation", access=Access.GUEST
 )

@@ -241,6 +241,11 @@ def encode_frame(request_id: str, seq: int, frame: Frame, message_id: str | None
     return to_json(fields)
 
 
+def ends_run(encoded: bytes) -> bool:
+    """Whether an encoded frame is the last of its run."""
+    return encoded.startswith((b'{"type":"complete"', b'{"type":"error"'))
+
+
 def _escape(error: UnicodeError) -> tuple[str, int]:
     if not isinstance(error, UnicodeEncodeError):
         raise error

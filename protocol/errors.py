@@ -36,6 +36,7 @@ UNKNOWN_TYPE = _declare("unknown_type", 400, "未知的消息类型")
 INVALID_FIELD = _declare("invalid_field", 400, "字段有误")
 NOT_FOUND = _declare("not_found", 404, "没有找到")
 CONVERSATION_NOT_FOUND = _declare("conversation_not_found", 404, "没有找到这个会话")
+RUN_NOT_FOUND = _declare("run_not_found", 404, "没有找到这次回答")
 MOVIE_NOT_FOUND = _declare("movie_not_found_in_db", 404, "影片库里没有这部电影")
 METHOD_NOT_ALLOWED = _declare("method_not_allowed", 405, "不支持这种请求方法")
 TOO_LARGE = _declare("too_large", 413, "消息太大")
@@ -55,6 +56,9 @@ LOGIN_FAILED = _declare("login_failed", 502, "微信登录失败")
 
 # Too much, too fast.
 RATE_LIMITED = _declare("rate_limited", 429, "消息太频繁，请稍后再试", retryable=True)
+CONVERSATION_BUSY = _declare("conversation_busy", 409, "这个会话里还有回答正在进行", retryable=True)
+QUEUE_FULL = _declare("queue_full", 429, "这个会话里排队的问题太多", retryable=True)
+TOO_MANY_RUNS = _declare("too_many_runs", 429, "同时进行的回答太多，请等其中一个结束", retryable=True)
 TOO_MANY_IN_FLIGHT = _declare("too_many_in_flight", 429, "同时处理的消息太多，请稍后再试", retryable=True)
 
 # Vendors. What is retryable here is truthful for the same request sent again (a login with a fresh code).
@@ -73,6 +77,7 @@ MODEL_MISCONFIGURED = _declare("model_misconfigured", 500, "服务端的模型�
 # Ourselves.
 INTERNAL = _declare("internal", 500, "服务内部错误")
 STORAGE_UNAVAILABLE = _declare("storage_unavailable", 503, "存储暂时不可用，请稍后再试", retryable=True)
+RUN_LOST = _declare("run_lost", 503, "回答因服务故障中断，请重新提问", retryable=True)
 DRAINING = _declare("draining", 503, "服务正在重启，请稍后重连", retryable=True)
 DEADLINE_EXCEEDED = _declare("deadline_exceeded", 504, "处理超时，请稍后再试", retryable=True)
 
@@ -125,3 +130,4 @@ REVOKED = _close(4003, "session revoked or token expired", "log in again")
 SILENT = _close(4004, "silent too long", "reconnect")
 SLOW_READER = _close(4005, "reads too slowly", "reconnect")
 FAST_SENDER = _close(4006, "sends too fast", "back off")
+REPLACED = _close(4008, "replaced by a newer socket", "do not reconnect by itself")

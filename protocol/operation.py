@@ -21,6 +21,14 @@ class Access(StrEnum):
     USER = "user"
 
 
+class Rate(StrEnum):
+    """What calls of one address count as, beside the limits of a connection and of a user."""
+
+    LOGIN = "login"
+    CHAT = "chat"
+    """Guests' only: a guest's name costs nothing, and a user has limits of its own."""
+
+
 def _storable(text: str) -> str:
     if "\x00" in text:
         raise ValueError("不能含有 NUL 字符")
@@ -67,6 +75,11 @@ class StreamingRequest(Request):
     """A request whose answer can be followed while it is made. `stream: false` waits for the whole of it."""
 
     stream: bool = False
+
+    @property
+    def follows(self) -> bool:
+        """Whether the frames are wanted, rather than the reply."""
+        return self.stream
 
 
 class Body(BaseModel):
@@ -146,6 +159,7 @@ class Operation(Generic[RequestT, ReplyT]):
     routes: tuple[Route, ...] = ()
     error_type: str = "error"
     quiet: bool = False
+    rate: Rate | None = None
 
     streaming: ClassVar[bool] = False
 
@@ -169,6 +183,7 @@ class StreamingOperation(Generic[StreamingRequestT, AcceptedT, ReplyT]):
     access: Access
     deadline_s: float
     routes: tuple[Route, ...] = ()
+    rate: Rate | None = None
 
     error_type: ClassVar[str] = "error"
     quiet: ClassVar[bool] = False
@@ -202,6 +217,7 @@ class OperationTable:
         routes: tuple[Route, ...] = (),
         error_type: str = "error",
         quiet: bool = False,
+        rate: Rate | None = None,
     ) -> Operation[RequestT, ReplyT]:
         """Declare an operation with one reply. `reply_type` is `{name}_response` unless the wire has its own name."""
         operation: Operation[RequestT, ReplyT] = Operation(
@@ -216,6 +232,7 @@ class OperationTable:
             routes=routes,
             error_type=error_type,
             quiet=quiet,
+            rate=rate,
         )
         self._add(operation)
         return operation
@@ -230,17 +247,22 @@ class OperationTable:
         summary: str,
         access: Access,
         accepted_message: str,
+        accepted_type: str | None = None,
         message: str = "成功",
         deadline_s: float = 10.0,
         routes: tuple[Route, ...] = (),
+        rate: Rate | None = None,
     ) -> StreamingOperation[StreamingRequestT, AcceptedT, ReplyT]:
-        """Declare an operation answered by a run. `deadline_s` bounds the time to accept it, not the run."""
+        """Declare an operation answered by a run. `deadline_s` bounds the time to accept it, not the run.
+
+        `accepted_type` is `{name}_processing` unless the wire has its own name; with no `reply` there are only frames.
+        """
         operation: StreamingOperation[StreamingRequestT, AcceptedT, ReplyT] = StreamingOperation(
             name=name,
             summary=summary,
             request=request,
             accepted=accepted,
-            accepted_type=f"{name}_processing",
+            accepted_type=accepted_type or f"{name}_processing",
             accepted_message=accepted_message,
             reply=reply,
             reply_type=f"{name}_response",
@@ -248,6 +270,7 @@ class OperationTable:
             access=access,
             deadline_s=deadline_s,
             routes=routes,
+            rate=rate,
         )
         self._add(operation)
         return operation

@@ -12,13 +12,20 @@ from uuid import UUID
 from pydantic_core import from_json, to_json
 from redis.exceptions import RedisError
 
-from protocol.chat import FinishReason, Message, Recommendations, Usage
-from protocol.errors import CONVERSATION_NOT_FOUND, OperationError
+from protocol.chat import Message
 from storage.postgres import Postgres, Record
 from storage.redis import HISTORY, Redis, is_outage
 
 HOT_MESSAGES = 40
 """Messages kept for the prompt: twenty exchanges, more than a small model's context holds."""
+
+REMEMBER = """
+if ARGV[1] == '1' then redis.call('DEL', KEYS[1]) end
+redis.call('RPUSH', KEYS[1], unpack(ARGV, 4))
+redis.call('LTRIM', KEYS[1], -tonumber(ARGV[2]), -1)
+return redis.call('EXPIRE', KEYS[1], ARGV[3])
+"""
+"""KEYS: history. ARGV: 1 to begin anew, how many messages are kept, the key's life in s, then the messages."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,86 +51,6 @@ class Conversations:
     def __init__(self, postgres: Postgres, redis: Redis) -> None:
         self._postgres = postgres
         self._redis = redis
-
-    async def store_question(
-        self,
-        *,
-        user_id: str,
-        conversation_id: UUID,
-        create: bool,
-        message_id: UUID,
-        content: str,
-        request_id: str,
-    ) -> Place:
-        """Store what the user asked, in one transaction; with `create` the conversation too when it is new.
-
-        Raises CONVERSATION_NOT_FOUND when the conversation is not this user's.
-        """
-        async with self._postgres.transaction() as connection:
-            if create:
-                await connection.execute(
-                    "INSERT INTO chat.conversations (id, user_id) VALUES ($1, $2) ON CONFLICT (id) DO NOTHING",
-                    conversation_id,
-                    user_id,
-                )
-            row = await connection.fetchrow(
-                """
-                INSERT INTO chat.messages (id, conversation_id, role, content, request_id)
-                SELECT $3, conversations.id, 'user', $4, $5
-                FROM chat.conversations
-                WHERE conversations.id = $1 AND conversations.user_id = $2
-                RETURNING position, (
-                    SELECT max(earlier.position) FROM chat.messages AS earlier
-                    WHERE earlier.conversation_id = $1
-                ) AS previous
-                """,
-                conversation_id,
-                user_id,
-                message_id,
-                content,
-                request_id,
-            )
-        if row is None:
-            raise OperationError(CONVERSATION_NOT_FOUND)
-        return Place(row["position"], row["previous"])
-
-    async def store_answer(
-        self,
-        *,
-        conversation_id: UUID,
-        message_id: UUID,
-        content: str,
-        request_id: str,
-        finish_reason: FinishReason,
-        usage: Usage | None,
-        recommendations: Recommendations | None,
-    ) -> tuple[UUID, Place]:
-        """Store the answer of a run and give its message id and place; stored before, it is left as it was."""
-        async with self._postgres.connection() as connection:
-            row = await connection.fetchrow(
-                """
-                INSERT INTO chat.messages (
-                    id, conversation_id, role, content, request_id, finish_reason,
-                    prompt_tokens, completion_tokens, recommendations
-                )
-                VALUES ($1, $2, 'assistant', $3, $4, $5, $6, $7, $8)
-                ON CONFLICT (request_id, role) DO UPDATE SET request_id = excluded.request_id
-                RETURNING id, position, (
-                    SELECT max(earlier.position) FROM chat.messages AS earlier
-                    WHERE earlier.conversation_id = $2 AND earlier.position < messages.position
-                ) AS previous
-                """,
-                message_id,
-                conversation_id,
-                content,
-                request_id,
-                finish_reason,
-                usage and usage.prompt_tokens,
-                usage and usage.completion_tokens,
-                None if recommendations is None else recommendations.wire()["content"],
-            )
-        assert row is not None  # noqa: S101 (RETURNING after an upsert gives a row)
-        return row["id"], Place(row["position"], row["previous"])
 
     async def page(
         self, *, user_id: str, conversation_id: UUID, limit: int, before: UUID | None
@@ -210,13 +137,10 @@ class Conversations:
     async def _write_hot(self, conversation_id: UUID, messages: list[PastMessage], *, anew: bool) -> None:
         key = HISTORY(str(conversation_id))
         try:
-            pipeline = self._redis.pipeline(transaction=True)
-            if anew:
-                pipeline.delete(key)
-            pipeline.rpush(key, *map(_hot_entry, messages))
-            pipeline.ltrim(key, -HOT_MESSAGES, -1)
-            pipeline.expire(key, HISTORY.ttl_s)
-            await pipeline.execute()
+            entries = map(_hot_entry, messages)
+            await self._redis.eval(
+                REMEMBER, 1, key, "1" if anew else "0", str(HOT_MESSAGES), str(HISTORY.ttl_s), *entries
+            )
         except (RedisError, OSError) as error:
             if not is_outage(error):
                 raise

@@ -1,26 +1,66 @@
 """The log of a run in Redis: its frames in order, for whoever comes back to it from any node.
 
 A run's frames lie in a Redis Stream. One entry holds several consecutive frames and its id is `{last seq}-0`, so that
-"everything after seq n" is one range read, and Redis itself refuses an entry that goes back. The log is written
-behind the live path: nobody who streams waits for it.
+"everything after seq n" is one range read. An entry is taken only from the run's present owner and only right after
+the one before it: what a lost write or a restarted Redis left out is found at once, and the owner sends it again.
+The log is written behind the live path: nobody who streams waits for it.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
-from redis.exceptions import ResponseError
-
+from protocol.envelope import ends_run
 from storage.redis import RUN_LOG, RUN_META, Redis, reachable
+
+PAGE_ENTRIES = 64
+"""Entries in one page of a replay: about 16 s of a run, some tens of kilobytes."""
+
+APPEND = """
+local epoch = tonumber(redis.call('HGET', KEYS[1], 'epoch') or '0')
+if epoch == 0 then return {'unknown'} end
+if epoch > tonumber(ARGV[1]) then return {'fenced'} end
+local newest = redis.call('XREVRANGE', KEYS[2], '+', '-', 'COUNT', 1)[1]
+local at = newest and tonumber(string.match(newest[1], '^%d+')) or 0
+if at >= tonumber(ARGV[3]) then return {'there'} end
+if at ~= tonumber(ARGV[2]) then return {'gap', at} end
+redis.call('XADD', KEYS[2], ARGV[3] .. '-0', 'frames', ARGV[4])
+redis.call('EXPIRE', KEYS[1], ARGV[5])
+redis.call('EXPIRE', KEYS[2], ARGV[5])
+return {'added', redis.call('HGET', KEYS[1], 'watched') or '0'}
+"""
+"""KEYS: meta, log. ARGV: the owner's epoch, the seq before the entry, its last seq, its frames, the keys' life in s."""
+
+OWN = """
+if tonumber(redis.call('HGET', KEYS[1], 'epoch') or '0') < tonumber(ARGV[1]) then
+    redis.call('HSET', KEYS[1], 'epoch', ARGV[1])
+end
+redis.call('HSET', KEYS[1], unpack(ARGV, 3))
+redis.call('EXPIRE', KEYS[1], ARGV[2])
+local newest = redis.call('XREVRANGE', KEYS[2], '+', '-', 'COUNT', 1)[1]
+return newest and tonumber(string.match(newest[1], '^%d+')) or 0
+"""
+"""KEYS: meta, log. ARGV: the new owner's epoch, the keys' life in s, then fields and values of the description."""
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """Consecutive encoded frames of one run; `last_seq` is that of the last of them."""
+    """Consecutive encoded frames of one run: those after `after_seq` up to `last_seq`."""
 
     request_id: str
+    epoch: int
+    after_seq: int
     last_seq: int
     frames: Sequence[bytes] = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Appended:
+    """What became of an entry. `gap`: the log ends at `at`, the frames after it are missing."""
+
+    outcome: Literal["added", "there", "gap", "fenced", "unknown"]
+    at: int = 0
+    watched: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,56 +68,101 @@ class LoggedFrame:
     seq: int
     encoded: bytes = field(repr=False)
 
+    @property
+    def last(self) -> bool:
+        return ends_run(self.encoded)
+
 
 class RunLogs:
-    """Writes and reads the logs of runs."""
+    """Writes and reads the logs of runs. Every method raises STORAGE_UNAVAILABLE when Redis does not answer."""
 
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
 
-    async def write(self, metas: Mapping[str, Mapping[str, str]], entries: Sequence[Entry]) -> None:
-        """Describe runs (whose they are, how they stand) and add to their logs, all in one round trip.
+    async def own(self, request_id: str, epoch: int, description: Mapping[str, str]) -> int:
+        """Become the log's owner, above every earlier one, and describe the run: the log's last seq, 0 when empty."""
+        fields = [text for pair in description.items() for text in pair]
+        async with reachable():
+            last_seq: Any = await self._redis.eval(
+                OWN, 2, RUN_META(request_id), RUN_LOG(request_id), str(epoch), str(RUN_META.ttl_s), *fields
+            )
+        return int(last_seq)
 
-        What is there already (a write repeated because its answer was lost) is left as it is. Raises
-        STORAGE_UNAVAILABLE.
-        """
+    async def append(self, entries: Sequence[Entry]) -> list[Appended]:
+        """Add entries of different runs, in one round trip."""
         async with reachable():
             # Runs lie in different hash slots, so this is a pipeline and no transaction.
             pipeline = self._redis.pipeline(transaction=False)
-            for request_id, meta in metas.items():
-                fields: dict[Any, Any] = dict(meta)
-                pipeline.hset(RUN_META(request_id), mapping=fields)
-                pipeline.expire(RUN_META(request_id), RUN_META.ttl_s)
             for entry in entries:
-                log = RUN_LOG(entry.request_id)
-                pipeline.xadd(log, {"frames": b"\n".join(entry.frames)}, id=f"{entry.last_seq}-0")
-                pipeline.expire(log, RUN_LOG.ttl_s)
-                pipeline.expire(RUN_META(entry.request_id), RUN_META.ttl_s)
-            for result in await pipeline.execute(raise_on_error=False):
-                if isinstance(result, Exception) and not _was_there(result):
-                    raise result
+                pipeline.eval(
+                    APPEND,
+                    2,
+                    RUN_META(entry.request_id),
+                    RUN_LOG(entry.request_id),
+                    str(entry.epoch),
+                    str(entry.after_seq),
+                    str(entry.last_seq),
+                    b"\n".join(entry.frames),
+                    str(RUN_LOG.ttl_s),
+                )
+            results: list[Any] = await pipeline.execute()
+        return [_appended(result) for result in results]
+
+    async def describe(self, request_id: str, description: Mapping[str, str]) -> None:
+        """Change what is known of a run, if anything is."""
+        key = RUN_META(request_id)
+        async with reachable():
+            if await self._redis.exists(key):
+                fields: dict[Any, Any] = dict(description)
+                await self._redis.hset(key, mapping=fields)
 
     async def meta(self, request_id: str) -> dict[str, str]:
-        """What is known of the run, empty when the window is over. Raises STORAGE_UNAVAILABLE."""
+        """What is known of the run, empty when the window is over."""
         async with reachable():
             raw: Any = await self._redis.hgetall(RUN_META(request_id))
         return {key.decode(): value.decode() for key, value in raw.items()}
 
-    async def read(self, request_id: str, after_seq: int, max_entries: int = 100) -> list[LoggedFrame]:
-        """The frames after `after_seq`, in order, from at most `max_entries` entries. Raises STORAGE_UNAVAILABLE."""
+    async def newest(self, request_id: str) -> LoggedFrame | None:
+        """The newest logged frame."""
+        async with reachable():
+            entries: Any = await self._redis.xrevrange(RUN_LOG(request_id), count=1)
+        frames = list(_frames(entries, 0))
+        return frames[-1] if frames else None
+
+    async def read(self, request_id: str, after_seq: int, max_entries: int = PAGE_ENTRIES) -> list[LoggedFrame]:
+        """The frames after `after_seq`, in order, from at most `max_entries` entries."""
         async with reachable():
             entries: Any = await self._redis.xrange(
                 RUN_LOG(request_id), min=f"{after_seq + 1}-0", max="+", count=max_entries
             )
-        frames = []
-        for entry_id, fields in entries:
-            last_seq = int(entry_id.split(b"-")[0])
-            encoded = fields[b"frames"].split(b"\n")
-            for seq, frame in enumerate(encoded, last_seq - len(encoded) + 1):
-                if seq > after_seq:
-                    frames.append(LoggedFrame(seq, frame))
-        return frames
+        return list(_frames(entries, after_seq))
+
+    async def read_many(self, after: Mapping[str, int], *, watch: bool) -> dict[str, list[LoggedFrame]]:
+        """The same of several runs in one round trip; with `watch` their owners are asked to log more often."""
+        async with reachable():
+            pipeline = self._redis.pipeline(transaction=False)
+            for request_id, after_seq in after.items():
+                pipeline.xrange(RUN_LOG(request_id), min=f"{after_seq + 1}-0", max="+", count=PAGE_ENTRIES)
+            if watch:
+                for request_id in after:
+                    pipeline.hset(RUN_META(request_id), "watched", "1")
+                    pipeline.expire(RUN_META(request_id), RUN_META.ttl_s)
+            results: list[Any] = await pipeline.execute()
+        pages = zip(after.items(), results, strict=False)
+        return {request_id: list(_frames(entries, after_seq)) for (request_id, after_seq), entries in pages}
 
 
-def _was_there(error: Exception) -> bool:
-    return isinstance(error, ResponseError) and "equal or smaller" in str(error)
+def _appended(result: Any) -> Appended:
+    outcome = result[0].decode()
+    if outcome == "gap":
+        return Appended("gap", at=int(result[1]))
+    return Appended(outcome, watched=outcome == "added" and result[1] != b"0")
+
+
+def _frames(entries: Any, after_seq: int) -> Iterable[LoggedFrame]:
+    for entry_id, fields in entries:
+        last_seq = int(entry_id.split(b"-")[0])
+        encoded = fields[b"frames"].split(b"\n")
+        for seq, frame in enumerate(encoded, last_seq - len(encoded) + 1):
+            if seq > after_seq:
+                yield LoggedFrame(seq, frame)

@@ -139,7 +139,8 @@ async def test_a_ping_is_answered_while_three_chats_are_streaming(model_node: Mo
     async with socket_client(model_node.url) as client:
         await client.login(model_node.wechat.issue_code())
         for number in range(3):
-            await client.send({"type": "chat", "query": f"问题 {number}", "stream": True, "id": str(number)})
+            chat = {"type": "chat", "query": f"问题 {number}", "stream": True, "id": str(number), "incognito": True}
+            await client.send(chat)
         for gate in gates:
             await gate.reached.wait()
         await client.send({"type": "ping", "id": "now"})

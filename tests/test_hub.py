@@ -1,24 +1,30 @@
-"""Runs: roll-up, order, followers, outboxes that fill, and logs that wait for Redis."""
+"""Runs: roll-up, order, followers here and on other nodes, outboxes that fill, logs that wait for Redis."""
 
 import asyncio
 import contextlib
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from urllib.parse import urlsplit
 
 import pytest
+from pydantic_core import from_json
 from websockets.exceptions import ConnectionClosed
 
-from protocol.chat import ChatAccepted, ChatReply, Complete
+from protocol.chat import Complete, Restart, Status
 from protocol.errors import MODEL_INTERRUPTED, STORAGE_UNAVAILABLE, OperationError
-from storage.redis import Redis
-from storage.runs import Entry, RunLogs
-from tests.clients import socket_client
+from storage.redis import RUN_LOG, RUN_META, Redis
+from storage.runs import Appended, Entry, LoggedFrame, RunLogs
+from tests.clients import PATIENCE_S, socket_client
 from tests.conftest import ModelNode
 from tests.standins.llm import rate
-from wsserver.hub import Hub, Published, Run
+from wsserver.hub import Feed, Follower, Hub, Run
 from wsserver.outbox import Outbox
 from wsserver.telemetry import Metrics
+
+
+def name() -> str:
+    return uuid.uuid4().hex
 
 
 @pytest.fixture
@@ -27,79 +33,136 @@ async def hub(redis: Redis) -> AsyncIterator[Hub]:
         yield opened
 
 
-def start(hub: Hub, name: str, make: Callable[[Run[ChatReply]], Awaitable[None]]) -> Run[ChatReply]:
-    accepted = ChatAccepted(request_id=name, conversation_id=None)
-    run: Run[ChatReply] = Run(hub, request_id=name, user_id="wx_a", message_id=None, accepted=accepted)
+def start(hub: Hub, name: str, make: Callable[[Run], Awaitable[None]], **options: int) -> Run:
+    run = Run(hub, request_id=name, user_id="wx_a", message_id=None, **options)
 
-    async def whole(run: Run[ChatReply]) -> ChatReply:
+    async def whole(run: Run) -> None:
         async with run.making():
             await make(run)
-        run.publish(Complete("", None, "stop", None), last=True)
-        return ChatReply(msg="", id=None, session_id="s", conversation_id=None, request_id=name)
+        run.publish(Complete("", None, "stop", None))
 
-    hub.start(run, whole, {})
+    hub.start(run, whole)
     return run
 
 
-def texts(frames: list[Published]) -> list[str]:
-    return [str(frame.frame.wire()["content"]) for frame in frames if frame.frame.TYPE == "chunk"]
+class Watcher:
+    """A follower that remembers what it got."""
+
+    def __init__(self, feed: Feed, after_seq: int = 0) -> None:
+        self.frames: list[LoggedFrame] = []
+        self.ended = asyncio.Event()
+        self.unfollow = feed.follow(
+            Follower(self.frames.append, self._room, after_seq=after_seq, on_last=self.ended.set)
+        )
+
+    async def _room(self) -> None:
+        return
+
+    async def all(self) -> list[LoggedFrame]:
+        async with asyncio.timeout(PATIENCE_S):
+            await self.ended.wait()
+        return self.frames
+
+    def texts(self) -> list[str]:
+        frames = [from_json(frame.encoded) for frame in self.frames]
+        return [frame["content"] for frame in frames if frame["type"] == "chunk"]
 
 
 async def test_the_first_words_leave_at_once_and_later_ones_are_gathered(hub: Hub) -> None:
-    seen: list[Published] = []
-
-    async def make(run: Run[ChatReply]) -> None:
+    async def make(run: Run) -> None:
         run.text("first")
-        assert texts(seen) == ["first"]
+        assert watcher.texts() == ["first"]
         for number in range(100):
             run.text(f" {number}")
-        assert texts(seen) == ["first"]
+        assert watcher.texts() == ["first"]
 
-    run = start(hub, "roll-up", make)
-    run.follow(seen.append)
-    await run.reply
-    assert "".join(texts(seen)) == "first" + "".join(f" {number}" for number in range(100))
-    assert len(texts(seen)) == 2
-    assert [frame.seq for frame in seen] == [1, 2, 3]
-    assert [frame.last for frame in seen] == [False, False, True]
+    watcher = Watcher(start(hub, name(), make))
+    await watcher.all()
+    assert "".join(watcher.texts()) == "first" + "".join(f" {number}" for number in range(100))
+    assert len(watcher.texts()) == 2
+    assert [frame.seq for frame in watcher.frames] == [1, 2, 3]
+    assert [frame.last for frame in watcher.frames] == [False, False, True]
 
 
 async def test_held_back_words_leave_by_themselves(hub: Hub) -> None:
-    arrived = asyncio.Event()
+    go_on = asyncio.Event()
 
-    async def make(run: Run[ChatReply]) -> None:
+    async def make(run: Run) -> None:
         run.text("first")
         run.text("second")
-        await arrived.wait()
+        await go_on.wait()
 
-    run = start(hub, "held-back", make)
-    run.follow(lambda frame: arrived.set() if frame.seq == 2 else None)
-    async with asyncio.timeout(5):
-        await run.reply
+    watcher = Watcher(start(hub, name(), make))
+    async with asyncio.timeout(PATIENCE_S):
+        while watcher.texts() != ["first", "second"]:
+            await asyncio.sleep(0.01)
+    go_on.set()
+    await watcher.all()
 
 
 async def test_a_late_follower_gets_what_it_missed_and_then_the_rest(hub: Hub) -> None:
     go_on = asyncio.Event()
-    early: list[Published] = []
-    late: list[Published] = []
 
-    async def make(run: Run[ChatReply]) -> None:
+    async def make(run: Run) -> None:
         run.text("one")
         await go_on.wait()
         run.text("two")
 
-    run = start(hub, "late", make)
-    unfollow = run.follow(early.append)
+    run = start(hub, name(), make)
+    early = Watcher(run)
     await asyncio.sleep(0)
-    run.follow(late.append)
-    after_one: list[Published] = []
-    run.follow(after_one.append, after_seq=1)
-    unfollow()
+    late, after_one = Watcher(run), Watcher(run, after_seq=1)
+    early.unfollow()
     go_on.set()
-    await run.reply
-    assert texts(early) == ["one"]
-    assert [frame.seq for frame in late] == [1, 2, 3]
-    assert [frame.seq for frame in after_one] == [2, 3]
+    assert [frame.seq for frame in await late.all()] == [1, 2, 3]
+    assert [frame.seq for frame in await after_one.all()] == [2, 3]
+    assert early.texts() == ["one"]
+    after_the_end = Watcher(run, after_seq=3)
+    assert await after_the_end.all() == []
+
+
+async def test_a_long_answer_is_replayed_in_pages_while_it_goes_on(hub: Hub) -> None:
+    go_on = asyncio.Event()
+
+    async def make(run: Run) -> None:
+        for number in range(450):
+            run.publish(Status("generation", {"number": number}))
+        await go_on.wait()
+        for number in range(450, 500):
+            run.publish(Status("generation", {"number": number}))
+            await asyncio.sleep(0)
+
+    run = start(hub, name(), make)
+    await asyncio.sleep(0)
+    watchers = [Watcher(run, after_seq=seq) for seq in (0, 100, 449)]
+    go_on.set()
+    for watcher, seq in zip(watchers, (0, 100, 449), strict=True):
+        assert [frame.seq for frame in await watcher.all()] == list(range(seq + 1, 502))
+
+
+async def test_another_node_follows_by_the_log_without_gap_or_double(redis: Redis, hub: Hub) -> None:
+    async with Hub(RunLogs(redis), Metrics(), roll_up_s=0.0, deadline_s=60).open() as elsewhere:
+        begun, go_on = asyncio.Event(), asyncio.Event()
+
+        async def make(run: Run) -> None:
+            for number in range(300):
+                run.text(f"{number} ")
+                if number == 20:
+                    begun.set()
+                    await go_on.wait()
+                await asyncio.sleep(0.002)
+
+        run = start(elsewhere, name(), make)
+        await begun.wait()
+        there = Watcher(run)
+        here = [Watcher(await hub.feed(run.request_id)), Watcher(await hub.feed(run.request_id), after_seq=10)]
+        go_on.set()
+        whole = await there.all()
+        assert await here[0].all() == whole
+        assert await here[1].all() == whole[10:]
+    assert [frame.seq for frame in whole] == list(range(1, len(whole) + 1))
+    ended = Watcher(await hub.feed(run.request_id), after_seq=len(whole) - 2)
+    assert await ended.all() == whole[-2:]
 
 
 @pytest.mark.parametrize(
@@ -111,80 +174,140 @@ async def test_a_late_follower_gets_what_it_missed_and_then_the_rest(hub: Hub) -
     ],
 )
 async def test_a_run_that_fails_ends_with_its_error(hub: Hub, error: Exception, reason: str) -> None:
-    async def make(run: Run[ChatReply]) -> None:
+    async def make(run: Run) -> None:
         run.text("so far")
         raise error
 
-    seen: list[Published] = []
-    run = start(hub, f"fails {reason}", make)
-    run.follow(seen.append)
-    with pytest.raises(OperationError) as failed:
-        await run.reply
-    assert failed.value.kind.reason == reason
-    last = seen[-1].frame.wire()
-    assert (seen[-1].frame.TYPE, last["reason"], seen[-1].last) == ("error", reason, True)
-    assert "inside" not in str(last)
+    last = (await Watcher(start(hub, name(), make)).all())[-1]
+    said = from_json(last.encoded)
+    assert (said["type"], said["reason"], last.last) == ("error", reason, True)
+    assert "inside" not in str(said)
 
 
 async def test_a_run_over_its_deadline_is_ended(hub: Hub) -> None:
-    async def make(_run: Run[ChatReply]) -> None:
+    async def make(_run: Run) -> None:
         await asyncio.Event().wait()
 
-    with pytest.raises(OperationError) as late:
-        await start(hub, "endless", make).reply
-    assert late.value.kind.reason == "deadline_exceeded"
+    last = (await Watcher(start(hub, name(), make)).all())[-1]
+    assert from_json(last.encoded)["reason"] == "deadline_exceeded"
 
 
-async def test_a_stopped_hub_lets_runs_put_away_what_they_have_and_takes_no_more(redis: Redis) -> None:
+async def test_a_stopped_hub_gives_its_runs_up_without_a_word_and_takes_no_more(redis: Redis) -> None:
     put_away = asyncio.Event()
 
-    async def make(_run: Run[ChatReply]) -> None:
+    async def make(_run: Run) -> None:
         try:
             await asyncio.Event().wait()
         finally:
             put_away.set()
 
     async with Hub(RunLogs(redis), Metrics(), roll_up_s=0.04, deadline_s=60).open() as hub:
-        run = start(hub, "stopped", make)
+        run = start(hub, name(), make)
         await asyncio.sleep(0)
         hub.start_draining()
         with pytest.raises(OperationError, match="draining"):
             hub.accepts_runs()
         assert await hub.drained(0.01) == 1
     assert put_away.is_set()
-    with pytest.raises(OperationError, match="draining"):
-        run.reply.result()
-    assert (await RunLogs(redis).meta("stopped"))["state"] == "draining"
-    assert len(await RunLogs(redis).read("stopped", 0)) == 1
+    assert (await RunLogs(redis).meta(run.request_id))["state"] == "handed over"
+    assert await RunLogs(redis).read(run.request_id, 0) == []
 
 
 async def test_the_log_waits_for_redis_and_holds_every_frame_once(redis: Redis) -> None:
     class Away(RunLogs):
-        failures = 2
+        failures = 3
 
-        async def write(self, metas: object, entries: object) -> None:
-            await super().write(metas, entries)  # type: ignore[arg-type]
+        async def append(self, entries: Sequence[Entry]) -> list[Appended]:
+            results = await super().append(entries)
             if self.failures:
                 # Written, and the answer lost: the repetition must not add it again.
                 self.failures -= 1
                 raise OperationError(STORAGE_UNAVAILABLE)
+            return results
 
-    async def make(run: Run[ChatReply]) -> None:
+    async def make(run: Run) -> None:
         for word in ("a", "b", "c"):
             run.text(word)
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(0.3)
 
     async with Hub(Away(redis), Metrics(), roll_up_s=0.0, deadline_s=60).open() as hub:
-        await start(hub, "log-waits", make).reply
-    logged = await RunLogs(redis).read("log-waits", 0)
+        run = start(hub, name(), make)
+        await Watcher(run).all()
+    logged = await RunLogs(redis).read(run.request_id, 0)
     assert [frame.seq for frame in logged] == [1, 2, 3, 4]
 
 
-async def test_an_entry_that_goes_back_is_left_out_by_redis(redis: Redis) -> None:
-    logs = RunLogs(redis)
-    await logs.write({"back": {"user_id": "wx_a"}}, [Entry("back", 3, [b"1", b"2", b"3"])])
-    await logs.write({}, [Entry("back", 2, [b"x", b"y"]), Entry("back", 5, [b"4", b"5"])])
-    assert [(frame.seq, frame.encoded) for frame in await logs.read("back", 1)] == [
+@pytest.mark.parametrize("lost", ["the log", "everything"])
+async def test_what_redis_lost_is_logged_again(redis: Redis, lost: str) -> None:
+    logs, go_on = RunLogs(redis), asyncio.Event()
+
+    async def make(run: Run) -> None:
+        for word in ("a", "b", "c"):
+            run.text(word)
+            await asyncio.sleep(0.3)
+        await go_on.wait()
+        run.text("d")
+
+    async with Hub(logs, Metrics(), roll_up_s=0.0, deadline_s=60).open() as hub:
+        run = start(hub, name(), make)
+        async with asyncio.timeout(PATIENCE_S):
+            while len(await logs.read(run.request_id, 0)) < 3:
+                await asyncio.sleep(0.02)
+        await redis.delete(RUN_LOG(run.request_id), *([RUN_META(run.request_id)] if lost == "everything" else []))
+        go_on.set()
+        await Watcher(run).all()
+    assert [frame.seq for frame in await logs.read(run.request_id, 0)] == [1, 2, 3, 4, 5]
+
+
+async def test_an_owner_that_lost_its_run_can_add_nothing_and_its_followers_go_on_with_the_new_one(
+    redis: Redis, hub: Hub
+) -> None:
+    logs, told, go_on = RunLogs(redis), asyncio.Event(), asyncio.Event()
+
+    async def make(run: Run) -> None:
+        run.text("from the first owner")
+        await told.wait()
+        run.text(" and too late")
+        await go_on.wait()
+
+    async def make_again(run: Run) -> None:
+        run.publish(Restart("node_lost"))
+        run.text("from the second owner")
+
+    async with Hub(logs, Metrics(), roll_up_s=0.0, deadline_s=60).open() as first:
+        run = start(first, name(), make)
+        watcher = Watcher(run)
+        async with asyncio.timeout(PATIENCE_S):
+            while not await logs.read(run.request_id, 0):
+                await asyncio.sleep(0.02)
+        logged_seq = await logs.own(run.request_id, 2, {"user_id": "wx_a"})
+        told.set()
+        again = start(hub, run.request_id, make_again, epoch=2, first_seq=logged_seq + 1000, logged_seq=logged_seq)
+        await watcher.all()
+        assert run.fenced
+        go_on.set()
+    assert watcher.frames[-1].seq > 1000
+    everything = await Watcher(again).all()
+    assert [from_json(frame.encoded)["type"] for frame in everything] == ["chunk", "restart", "chunk", "complete"]
+    assert [frame.seq for frame in everything] == [1, 1001, 1002, 1003]
+    assert "too late" not in str([frame.encoded for frame in await logs.read(run.request_id, 0)])
+
+
+async def test_an_entry_is_taken_only_after_the_one_before_it_and_from_the_owner(redis: Redis) -> None:
+    logs, run = RunLogs(redis), name()
+    assert await logs.own(run, 1, {"user_id": "wx_a"}) == 0
+
+    async def append(epoch: int, after: int, last: int) -> Appended:
+        frames = [str(seq).encode() for seq in range(after + 1, last + 1)]
+        return (await logs.append([Entry(run, epoch, after, last, frames)]))[0]
+
+    assert (await append(1, 0, 3)).outcome == "added"
+    assert (await append(1, 0, 3)).outcome == "there"
+    assert await append(1, 5, 6) == Appended("gap", at=3)
+    assert (await append(1, 3, 5)).outcome == "added"
+    assert await logs.own(run, 2, {"user_id": "wx_a"}) == 5
+    assert (await append(1, 5, 6)).outcome == "fenced"
+    assert [(frame.seq, frame.encoded) for frame in await logs.read(run, 1)] == [
         (2, b"2"),
         (3, b"3"),
         (4, b"4"),

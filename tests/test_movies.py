@@ -17,7 +17,7 @@ from storage.film_rows import film_row
 from storage.movies import Movies
 from storage.postgres import Postgres
 from storage.schema import migrate
-from tests.films_fixture import fresh_database
+from tests.databases import fresh_database
 
 TODAY = date(2026, 1, 1)
 NOLAN, DICAPRIO = ("christophernolan",), ("leonardodicaprio",)

@@ -135,25 +135,31 @@ async def test_an_answer_in_the_making_is_finished_before_the_stop(data_dir: Pat
 
     listening = await asyncio.start_server(model, "127.0.0.1", 0)
     port = listening.sockets[0].getsockname()[1]
-    async with (
-        server(data_dir / "drained", LLM_BASE_URL=f"http://127.0.0.1:{port}/v1", LLM_MODEL="m") as started,
-        socket_client(started.url) as client,
-    ):
-        await client.login()
+    folder, code = data_dir / "drained", new_code()
+    model_settings = {"LLM_BASE_URL": f"http://127.0.0.1:{port}/v1", "LLM_MODEL": "m"}
+    async with server(folder, **model_settings) as started, socket_client(started.url) as client:
+        await client.login(code)
         await client.send({"type": "chat", "query": "count", "stream": True})
         await asked.wait()
-        await client.receive_until("chunk")
+        request_id = (await client.receive_until("chunk"))[-1]["request_id"]
         started.process.terminate()
         await client.receive_until("goodbye")
+        assert await client.closed() == 1012
         async with httpx.AsyncClient(trust_env=False) as http:
             assert (await http.get(f"{started.url}/ready")).status_code == 503
-        refused = await client.call({"type": "chat", "query": "another"})
-        assert (refused["reason"], refused["retryable"]) == ("draining", True)
+            body = {"type": "chat", "query": "another"}
+            refused = (await http.post(f"{started.url}/api/v1/messages", json=body)).json()
+            assert (refused["reason"], refused["retryable"]) == ("draining", True)
         go_on.set()
-        complete = (await client.receive_until("complete"))[-1]
-        assert complete["answer"] == "one two"
-        assert await client.closed() == 1012
         assert await started.ended() == 0
+    async with server(folder, **model_settings) as again, socket_client(again.url) as client:
+        await client.login(code)
+        resumed = await client.call({"type": "resume", "request_id": request_id, "after_seq": 1})
+        assert resumed["data"] == {"recovered": True, "last_seq": 3, "running": False}
+        frames = await client.receive_until("complete")
+        assert frames[-1]["answer"] == "one two"
+        again.process.terminate()
+        await again.ended()
     listening.close()
 
 

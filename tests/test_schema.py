@@ -13,7 +13,7 @@ import pytest
 from storage import schema
 from storage.embedded import Services
 from storage.schema import KNOWN_REVISIONS, MIGRATIONS, SchemaError, downgrade, migrate, revision
-from tests.films_fixture import fresh_database
+from tests.databases import fresh_database
 
 
 @pytest.fixture

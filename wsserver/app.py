@@ -34,6 +34,7 @@ from storage.chat import Conversations
 from storage.demo.load import load_demo, people_in_chinese
 from storage.embedded import EmbeddedError, Services, embedded_services
 from storage.movies import Movies
+from storage.ownership import RunTable
 from storage.postgres import Postgres
 from storage.redis import Redis, open_redis, ping
 from storage.runs import RunLogs
@@ -46,6 +47,7 @@ from wsserver.domains.chat import DEFAULT_SYSTEM_PROMPT, Answerer, Chats, ModelA
 from wsserver.domains.movies import movie_handlers
 from wsserver.http import HttpEdge, on_http_exception
 from wsserver.hub import Hub
+from wsserver.ownership import Ownership
 from wsserver.settings import Settings, SettingsError, load_settings
 from wsserver.telemetry import Metrics, configure_logging
 from wsserver.vendors.llm import LanguageModel
@@ -90,17 +92,21 @@ class Node:
 
     port: int
     hub: Hub
+    ownership: Ownership
     sockets: Sockets
     uvicorn: uvicorn.Server
 
     async def drain(self, timeout_s: float) -> None:
-        """Take nothing new, tell every client, and wait for the answers in the making, at most that long."""
+        """Take nothing new, send every client away, and wait for the answers in the making, at most that long."""
         self.hub.start_draining()
         self.sockets.say_goodbye()
+        # The clients go first: they follow their answers through another node while those are finished here.
+        await self.sockets.close_all()
         left = await self.hub.drained(timeout_s)
         log.info("drained", answers_left=left)
+        with contextlib.suppress(OperationError):
+            await self.ownership.hand_over()
         await self.hub.stop_runs()
-        self.sockets.close_all()
 
 
 @contextlib.asynccontextmanager
@@ -140,7 +146,10 @@ async def running(settings: Settings, listener: socket.socket, services: Service
             token_ttl_s=settings.token_ttl_s,
             guests_allowed=settings.guests_allowed,
         )
-        chats = Chats(hub, Conversations(postgres, redis), _answerer(settings, http_client, movies))
+        table = RunTable(postgres)
+        ownership = Ownership(table, hub)
+        answerer = _answerer(settings, http_client, movies)
+        chats = Chats(hub, table, ownership, Conversations(postgres, redis), answerer)
         decoder = Decoder(OPERATIONS)
         dispatcher = Dispatcher(
             OPERATIONS, (account_handlers(authenticator), chat_handlers(chats), movie_handlers(movies)), metrics
@@ -175,9 +184,10 @@ async def running(settings: Settings, listener: socket.socket, services: Service
             exception_handlers={HTTPException: on_http_exception, Exception: on_http_exception},
         )
         await stack.enter_async_context(hub.open())
+        await stack.enter_async_context(ownership.open())
         await stack.enter_async_context(sockets.open())
         server = await stack.enter_async_context(_served(application, listener))
-        yield Node(listener.getsockname()[1], hub, sockets, server)
+        yield Node(listener.getsockname()[1], hub, ownership, sockets, server)
 
 
 @contextlib.asynccontextmanager

@@ -16,8 +16,9 @@ from pydantic import BaseModel
 
 from protocol.accounts import Caller
 from protocol.errors import DEADLINE_EXCEEDED, INTERNAL, LOGIN_REQUIRED, OperationError
-from protocol.operation import Access, AnyOperation, Operation, Request, StreamingOperation, StreamingRequest
-from wsserver.hub import Run
+from protocol.operation import Access, AnyOperation, Operation, Rate, Request, StreamingOperation, StreamingRequest
+from storage.limits import RateLimits
+from wsserver.hub import Stream
 from wsserver.telemetry import Metrics
 
 log = structlog.get_logger(__name__)
@@ -25,17 +26,21 @@ log = structlog.get_logger(__name__)
 RequestT = TypeVar("RequestT", bound=Request)
 StreamingRequestT = TypeVar("StreamingRequestT", bound=StreamingRequest)
 ReplyT = TypeVar("ReplyT", bound=BaseModel | None)
-StreamedT = TypeVar("StreamedT", bound=BaseModel)
+StreamedT = TypeVar("StreamedT", bound=BaseModel | None)
 AcceptedT = TypeVar("AcceptedT", bound=BaseModel)
 
 
 class Call:
-    """One operation being called. A handler that logs somebody in or out says so by setting `caller`."""
+    """One operation being called. A handler that logs somebody in or out says so by setting `caller`.
 
-    __slots__ = ("caller",)
+    `address` is the client's, as far as proxies that are trusted say it; None when nobody does.
+    """
 
-    def __init__(self, caller: Caller | None) -> None:
+    __slots__ = ("address", "caller")
+
+    def __init__(self, caller: Caller | None, address: str | None = None) -> None:
         self.caller = caller
+        self.address = address
 
     @property
     def known_caller(self) -> Caller:
@@ -73,14 +78,14 @@ class Handlers:
     def on_stream(
         self, operation: StreamingOperation[StreamingRequestT, AcceptedT, StreamedT]
     ) -> Callable[
-        [Callable[[Call, StreamingRequestT], Awaitable[Run[StreamedT]]]],
-        Callable[[Call, StreamingRequestT], Awaitable[Run[StreamedT]]],
+        [Callable[[Call, StreamingRequestT], Awaitable[Stream[StreamedT]]]],
+        Callable[[Call, StreamingRequestT], Awaitable[Stream[StreamedT]]],
     ]:
-        """Bind a handler that gives the run which will make the reply."""
+        """Bind a handler that gives what can be followed, and in the end the reply."""
 
         def bind(
-            handler: Callable[[Call, StreamingRequestT], Awaitable[Run[StreamedT]]],
-        ) -> Callable[..., Awaitable[Run[StreamedT]]]:
+            handler: Callable[[Call, StreamingRequestT], Awaitable[Stream[StreamedT]]],
+        ) -> Callable[..., Awaitable[Stream[StreamedT]]]:
             self.bound[operation.name] = handler
             return handler
 
@@ -90,7 +95,13 @@ class Handlers:
 class Dispatcher:
     """Calls handlers. Every declared operation has exactly one, or the server does not start."""
 
-    def __init__(self, operations: Mapping[str, AnyOperation], domains: tuple[Handlers, ...], metrics: Metrics) -> None:
+    def __init__(
+        self,
+        operations: Mapping[str, AnyOperation],
+        domains: tuple[Handlers, ...],
+        metrics: Metrics,
+        rates: RateLimits,
+    ) -> None:
         bound: dict[str, Callable[[Call, Any], Awaitable[Any]]] = {}
         for domain in domains:
             for name, handler in domain.bound.items():
@@ -102,9 +113,10 @@ class Dispatcher:
         self.operations = operations
         self._handlers = bound
         self._metrics = metrics
+        self._rates = rates
 
-    async def call(self, call: Call, request: Request) -> Reply | Run[Any]:
-        """Run an operation: its reply, or the run that answers it. Raises OperationError and nothing else."""
+    async def call(self, call: Call, request: Request) -> Reply | Stream[Any]:
+        """Run an operation: its reply, or the stream that answers it. Raises OperationError and nothing else."""
         operation = self.operations[request.type]
         started = time.perf_counter()
         outcome = "ok"
@@ -112,6 +124,7 @@ class Dispatcher:
         try:
             authorise(operation, call.caller)
             async with deadline:
+                await self._limit(operation, call)
                 answer = await self._handlers[operation.name](call, request)
         except OperationError as error:
             outcome = error.kind.reason
@@ -132,6 +145,13 @@ class Dispatcher:
             level = logging.DEBUG if operation.quiet else logging.INFO
             log.log(level, "operation", operation=operation.name, outcome=outcome, ms=round(elapsed_s * 1000, 2))
         return answer if isinstance(operation, StreamingOperation) else Reply(operation, answer)
+
+    async def _limit(self, operation: AnyOperation, call: Call) -> None:
+        """Raises RATE_LIMITED when too many of the address have called."""
+        if operation.rate is Rate.LOGIN:
+            await self._rates.login_allowed(call.address)
+        elif operation.rate is Rate.CHAT and call.known_caller.kind == "guest":
+            await self._rates.guest_chat_allowed(call.address)
 
 
 def authorise(operation: AnyOperation, caller: Caller | None) -> None:

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any, TypeAlias
 
 import structlog
-from pydantic_core import to_json
+from pydantic_core import from_json, to_json
 from starlette.exceptions import HTTPException
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response, StreamingResponse
@@ -37,10 +37,11 @@ from protocol.errors import (
     UNSUPPORTED_MEDIA,
     OperationError,
 )
-from protocol.operation import Access, AnyOperation, Body, GuestClaim, Request, Route, Shape
+from protocol.operation import Access, AnyOperation, Body, GuestClaim, Request, Route, Shape, StreamingOperation
+from storage.runs import LoggedFrame
 from wsserver.auth import Authenticator, bearer_token
 from wsserver.dispatch import Call, Dispatcher, Reply
-from wsserver.hub import Published, Run
+from wsserver.hub import Follower, Stream
 from wsserver.outbox import Outbox
 
 log = structlog.get_logger(__name__)
@@ -53,7 +54,7 @@ SSE_HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 STATUS_NAMES = {"chunk": "token", "complete": "done", "generate_start": "start", "status": "progress"}
 """Frame types as older web pages know them; others keep their name."""
 
-Render: TypeAlias = Callable[[Published], bytes]
+Render: TypeAlias = Callable[[LoggedFrame], bytes]
 Endpoint: TypeAlias = Callable[[HttpRequest], Awaitable[Response]]
 
 
@@ -89,9 +90,9 @@ class HttpEdge:
             if isinstance(answer, Reply):
                 data = answer.data
             elif "text/event-stream" in http.headers.get("accept", ""):
-                return self._events(answer, Shape.TYPED_SSE)
+                return self._events(operation, answer, Shape.TYPED_SSE)
             else:
-                data = await answer.reply
+                data = await answer.reply() or answer.accepted
             return _json(encode_reply(operation.reply_type, operation.message, data, message_id))
         except OperationError as error:
             if isinstance(error, BadMessageError):
@@ -104,9 +105,9 @@ class HttpEdge:
                 body = await _read_body(http, route)
                 request = operation.request.model_validate({"type": operation.name, **body.message()})
                 answer = await self._call(http, operation, request, body.guest())
-                if isinstance(answer, Run) and route.shape in (Shape.TYPED_SSE, Shape.STATUS_SSE):
-                    return self._events(answer, route.shape)
-                data = answer.data if isinstance(answer, Reply) else await answer.reply
+                if isinstance(answer, Stream) and route.shape in (Shape.TYPED_SSE, Shape.STATUS_SSE):
+                    return self._events(operation, answer, route.shape)
+                data = answer.data if isinstance(answer, Reply) else await answer.reply()
             except OperationError as error:
                 return dress_error(error, route.shape)
             if route.shape is Shape.ENVELOPE:
@@ -117,7 +118,7 @@ class HttpEdge:
 
     async def _call(
         self, http: HttpRequest, operation: AnyOperation, request: Request, claim: GuestClaim | None
-    ) -> Reply | Run[Any]:
+    ) -> Reply | Stream[Any]:
         caller = await self._caller(http, operation, claim)
         return await self._dispatcher.call(Call(caller), request)
 
@@ -130,27 +131,37 @@ class HttpEdge:
             return None
         return self._authenticator.guest(claim or _claim_of_header(http))
 
-    def _events(self, run: Run[Any], shape: Shape) -> Response:
+    def _events(self, operation: AnyOperation, stream: Stream[Any], shape: Shape) -> Response:
         render = _typed_event if shape is Shape.TYPED_SSE else _status_event
-        start: dict[str, object] = {"type": "generate_start", "content": run.accepted}
-        if run.message_id is not None:
-            start["id"] = run.message_id
+        start: dict[str, object] = {"type": "generate_start", "content": stream.accepted}
+        if isinstance(operation, StreamingOperation) and operation.reply is type(None):
+            # What is only followed has been answered already when it is accepted.
+            start = {
+                "type": operation.accepted_type,
+                "code": 0,
+                "message": operation.accepted_message,
+                "data": stream.accepted,
+            }
+        if stream.message_id is not None:
+            start["id"] = stream.message_id
         first = _event(start if shape is Shape.TYPED_SSE else _status_of(start))
         return StreamingResponse(
-            self._follow(run, first, render), media_type="text/event-stream; charset=utf-8", headers=SSE_HEADERS
+            self._follow(stream, first, render), media_type="text/event-stream; charset=utf-8", headers=SSE_HEADERS
         )
 
-    async def _follow(self, run: Run[Any], first: bytes, render: Render) -> AsyncIterator[bytes]:
+    async def _follow(self, stream: Stream[Any], first: bytes, render: Render) -> AsyncIterator[bytes]:
+        yield first
+        if stream.feed is None:
+            return
         outbox = Outbox()
-
-        def deliver(published: Published) -> None:
-            outbox.put(render(published))
-            if published.last:
-                outbox.close()
-
-        unfollow = run.follow(deliver)
+        follower = Follower(
+            lambda frame: _put(outbox, render(frame)),
+            outbox.room,
+            after_seq=stream.after_seq,
+            on_last=outbox.close,
+        )
+        unfollow = stream.feed.follow(follower)
         try:
-            yield first
             while True:
                 try:
                     async with asyncio.timeout(self._heartbeat_s):
@@ -165,12 +176,16 @@ class HttpEdge:
             unfollow()
 
 
-def _typed_event(published: Published) -> bytes:
-    return b"id: %d\ndata: %b\n\n" % (published.seq, to_ascii(published.encoded))
+def _put(outbox: Outbox, event: bytes) -> None:
+    outbox.put(event)
 
 
-def _status_event(published: Published) -> bytes:
-    return _event(_status_of({"type": published.frame.TYPE, **published.frame.wire()}))
+def _typed_event(frame: LoggedFrame) -> bytes:
+    return b"id: %d\ndata: %b\n\n" % (frame.seq, to_ascii(frame.encoded))
+
+
+def _status_event(frame: LoggedFrame) -> bytes:
+    return _event(_status_of(from_json(frame.encoded)))
 
 
 def _status_of(frame: Mapping[str, object]) -> dict[str, object]:
@@ -194,7 +209,10 @@ def _claim_of_header(http: HttpRequest) -> GuestClaim | None:
 
 async def _read_body(http: HttpRequest, route: Route) -> Body:
     if route.method == "GET":
-        return decode_query(route.body, {**http.query_params, **http.path_params})
+        fields = {**http.query_params, **http.path_params}
+        if (seen := http.headers.get("last-event-id")) is not None:
+            fields.setdefault("after_seq", seen)
+        return decode_query(route.body, fields)
     return decode_body(route.body, await _read_text(http))
 
 

@@ -1,51 +1,48 @@
 """The runs of this node: answers in the making, their frames in order, and whoever follows them.
 
 A run belongs to the server. Its frames get their `seq` here, once; they go at once to the followers on this node and,
-behind that, into the run's log. Nothing here knows what an answer is about or what a socket is.
+behind that, into the run's log. A run that another node makes is followed by its log. Nothing here knows what an
+answer is about or what a socket is.
 """
 
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 
 import structlog
 from pydantic import BaseModel
-from redis.exceptions import RedisError
 
 from protocol.chat import Chunk
 from protocol.envelope import Frame, encode_frame, error_object
 from protocol.errors import DEADLINE_EXCEEDED, DRAINING, INTERNAL, OperationError
-from storage.runs import Entry, RunLogs
+from storage.runs import LoggedFrame, RunLogs
+from wsserver.run_log import RunLogWriter
 from wsserver.tasks import Tasks
 from wsserver.telemetry import Metrics
 
 log = structlog.get_logger(__name__)
 
-ReplyT = TypeVar("ReplyT", bound=BaseModel)
+ReplyT = TypeVar("ReplyT", bound=BaseModel | None)
 
-LOG_FLUSH_S = 0.25
-"""How long frames gather before they are logged: a pipelined XADD costs about 30 µs, so one entry holds several."""
-
-MAX_UNLOGGED_BYTES = 32 * 1024 * 1024
-"""Frames that may wait for a Redis that is away: about a minute of a thousand answers. Beyond, a run loses its log."""
-
-MAX_UNLOGGED_RUNS = 20_000
-"""Runs whose descriptions may wait for it, at about a kilobyte each. Beyond, a run has no log."""
-
-LOG_RETRY_S = 0.5
-"""Between attempts to write a batch while Redis is away: two a second keep the gap after its return short."""
-
-LOG_LAST_FLUSH_S = 3.0
-"""How long a stop waits for Redis to take the last frames."""
+PAGE_FRAMES = 100
+"""Frames handed to a follower at once while it catches up: a few kilobytes to some tens of them."""
 
 FINISH_S = 40.0
 """How long a run may take to put away what it has, once it was stopped: PostgreSQL restarts in a few seconds."""
 
 STOP_S = 5.0
 """The same when the server itself is stopping, where somebody waits for it."""
+
+TAIL_S = 0.04
+"""How often the logs of runs on other nodes are read: as often as a run sends text."""
+
+TAIL_RETRY_S = 0.5
+"""The same while Redis is away."""
+
+Stop = Literal["cancelled", "interrupted", "handed over"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,37 +58,166 @@ class Failure:
         return fields
 
 
-@dataclass(frozen=True, slots=True)
-class Published:
-    """A frame with its place in the run. `last` says that none comes after it."""
+class StoppedError(Exception):
+    """The making of an answer was cut short on purpose."""
 
-    seq: int
-    frame: Frame = field(repr=False)
-    encoded: bytes = field(repr=False)
-    last: bool
+    def __init__(self, stop: Stop) -> None:
+        super().__init__(stop)
+        self.stop: Stop = stop
 
 
-Follower = Callable[[Published], None]
-"""Takes a frame at once and never raises: a follower that cannot keep up drops itself."""
+class Follower:
+    """Somebody who gets a run's frames, each once and in order. `room` is waited for between pages of a replay."""
 
-
-class Run(Generic[ReplyT]):
-    """One answer in the making. Whoever makes it publishes; whoever wants it follows, or waits for the reply."""
+    __slots__ = ("_put", "at", "live", "on_last", "room")
 
     def __init__(
-        self, hub: "Hub", *, request_id: str, user_id: str, message_id: str | None, accepted: BaseModel
+        self,
+        put: Callable[[LoggedFrame], None],
+        room: Callable[[], Awaitable[None]],
+        *,
+        after_seq: int = 0,
+        on_last: Callable[[], None] | None = None,
     ) -> None:
+        self._put = put
+        self.room = room
+        self.at = after_seq
+        self.live = False
+        self.on_last = on_last
+
+    def deliver(self, frame: LoggedFrame) -> None:
+        """Take a frame, unless it was had before."""
+        if frame.seq <= self.at:
+            return
+        self.at = frame.seq
+        self._put(frame)
+        if frame.last and self.on_last is not None:
+            self.on_last()
+
+
+class Feed:
+    """The frames of one run for its followers on this node: the missing ones first, then each as it comes."""
+
+    def __init__(self, request_id: str, spawn: Callable[..., object]) -> None:
         self.request_id = request_id
+        self.position = 0
+        self.ended = False
+        self.followers: list[Follower] = []
+        self._spawn = spawn
+
+    async def page(self, after_seq: int) -> Sequence[LoggedFrame]:
+        """Some of the frames after `after_seq`, in order; none when there are no more yet."""
+        raise NotImplementedError
+
+    def follow(self, follower: Follower) -> Callable[[], None]:
+        """Hand over the frames that the follower has not had, then each new one. Gives the way to stop it."""
+        self.followers.append(follower)
+        if follower.at >= self.position and not self.ended:
+            follower.live = True
+        else:
+            self._spawn(self._catch_up(follower), name=f"replay of {self.request_id}")
+
+        def unfollow() -> None:
+            with contextlib.suppress(ValueError):
+                self.followers.remove(follower)
+
+        return unfollow
+
+    async def _catch_up(self, follower: Follower) -> None:
+        while follower in self.followers:
+            try:
+                page = await self.page(follower.at)
+            except OperationError:
+                await asyncio.sleep(TAIL_RETRY_S)
+                continue
+            for frame in page:
+                follower.deliver(frame)
+            # Nothing is awaited between the look and the joining, so no frame can come in between.
+            if follower.at >= self.position or not page:
+                follower.live = True
+                if self.ended and follower.on_last is not None:
+                    follower.on_last()
+                return
+            await follower.room()
+
+    def hand_out(self, frame: LoggedFrame) -> None:
+        """Give a new frame to all who are up to date; the others find it in their next page."""
+        self.position = frame.seq
+        self.ended = self.ended or frame.last
+        for follower in tuple(self.followers):
+            if follower.live:
+                follower.deliver(frame)
+
+
+class Tail(Feed):
+    """A run that another node makes, followed by its log."""
+
+    def __init__(self, hub: "Hub", request_id: str, newest: LoggedFrame | None) -> None:
+        super().__init__(request_id, hub.spawn)
+        self._hub = hub
+        self.position = newest.seq if newest else 0
+        self.ended = newest is not None and newest.last
+        self.quiet_since = time.monotonic()
+
+    async def page(self, after_seq: int) -> Sequence[LoggedFrame]:
+        return await self._hub.logs.read(self.request_id, after_seq)
+
+    def follow(self, follower: Follower) -> Callable[[], None]:
+        """As every feed; the log is read for as long as somebody follows."""
+        return Feed.follow(self._hub.tailed(self), follower)
+
+
+class Recorded(Feed):
+    """A run that is over and whose frames are all here."""
+
+    def __init__(self, hub: "Hub", request_id: str, frames: Sequence[Frame], message_id: str | None) -> None:
+        super().__init__(request_id, hub.spawn)
+        self._frames = [
+            LoggedFrame(seq, encode_frame(request_id, seq, frame, message_id)) for seq, frame in enumerate(frames, 1)
+        ]
+        self.position = len(self._frames)
+        self.ended = True
+
+    async def page(self, after_seq: int) -> Sequence[LoggedFrame]:
+        return self._frames[after_seq:]
+
+
+class Run(Feed):
+    """One answer in the making on this node.
+
+    `epoch` is the owner's number. A run taken over begins at `first_seq`, above whatever an earlier owner may have
+    sent; `logged_seq` is where the log stands.
+    """
+
+    def __init__(
+        self,
+        hub: "Hub",
+        *,
+        request_id: str,
+        user_id: str,
+        message_id: str | None,
+        epoch: int = 1,
+        first_seq: int = 1,
+        logged_seq: int = 0,
+    ) -> None:
+        super().__init__(request_id, hub.spawn)
         self.user_id = user_id
         self.message_id = message_id
-        self.accepted = accepted
-        self.reply: asyncio.Future[ReplyT] = asyncio.get_running_loop().create_future()
+        self.epoch = epoch
+        self.first_seq = first_seq
+        self.logged_seq = logged_seq
+        self.position = logged_seq
+        self.description = {"user_id": user_id, "state": "running"}
         self.started = time.monotonic()
+        self.settled = False
+        """Whether its end is being stored: from there on the table knows it as ended before we do."""
+        self.fenced = False
         self._hub = hub
+        self._inherited_seq = logged_seq
         self._making: asyncio.Timeout | None = None
-        self._stopped = False
-        self._published: list[Published] = []
-        self._followers: list[Follower] = []
+        self._stop: Stop | None = None
+        self._frames: list[LoggedFrame] = []
+        self._suspended: list[Frame] = []
         self._held_back: list[str] = []
         self._roll_up: asyncio.TimerHandle | None = None
         self._next_text_at = 0.0
@@ -100,24 +226,41 @@ class Run(Generic[ReplyT]):
     async def making(self) -> AsyncIterator[None]:
         """The part of a run that its deadline and `stop` cut short: leave it for putting away what there is.
 
-        Raises DEADLINE_EXCEEDED or, when stopped, DRAINING.
+        Raises DEADLINE_EXCEEDED, or StoppedError when stopped.
         """
-        self._making = making = asyncio.timeout(0 if self._stopped else self._hub.deadline_s)
+        self._making = making = asyncio.timeout(0 if self._stop else self._hub.deadline_s)
         try:
             async with making:
                 yield
         except TimeoutError:
             if not making.expired():
                 raise
-            raise OperationError(DRAINING if self._stopped else DEADLINE_EXCEEDED, retry_after_ms=1000) from None
+            if self._stop is not None:
+                raise StoppedError(self._stop) from None
+            raise OperationError(DEADLINE_EXCEEDED, retry_after_ms=1000) from None
         finally:
             self._making = None
 
-    def stop(self) -> None:
-        """End the making of the answer now. Stopping twice is fine."""
-        self._stopped = True
-        if self._making is not None:
-            self._making.reschedule(asyncio.get_running_loop().time())
+    def stop(self, stop: Stop) -> None:
+        """End the making of the answer now. The first reason given counts."""
+        if self._stop is None:
+            self._stop = stop
+            if self._making is not None:
+                self._making.reschedule(asyncio.get_running_loop().time())
+
+    def fence(self) -> None:
+        """The run is another owner's by now: nothing of ours may reach anybody. Its followers go on by its log."""
+        if not self.fenced:
+            self.fenced = True
+            self._suspended.clear()
+            self.stop("handed over")
+            self._hub.move_followers(self)
+
+    def confirm(self) -> None:
+        """The run is still ours: what was held because it might not be is sent."""
+        suspended, self._suspended = self._suspended, []
+        for frame in suspended:
+            self._send(frame)
 
     def text(self, delta: str) -> None:
         """Add to the answer's text. The first piece leaves at once, later ones at most every roll-up interval."""
@@ -132,27 +275,22 @@ class Run(Generic[ReplyT]):
             loop = asyncio.get_running_loop()
             self._roll_up = loop.call_later(self._next_text_at - now, self._release_text)
 
-    def publish(self, frame: Frame, *, last: bool = False) -> None:
-        """Send a frame, after whatever text was held back. After the last one nothing may be published."""
+    def publish(self, frame: Frame) -> None:
+        """Send a frame, after whatever text was held back. After one that ends the run nothing may be published."""
         self._release_text()
-        self._publish(frame, last=last)
+        self._publish(frame)
 
-    def follow(self, follower: Follower, after_seq: int = 0) -> Callable[[], None]:
-        """Hand over the frames after `after_seq` that are there, then each new one. Gives the way to stop it."""
-        for published in self._published[after_seq:]:
-            follower(published)
-        self._followers.append(follower)
+    def frames_after(self, seq: int) -> Sequence[LoggedFrame]:
+        """The frames of this owner after `seq`."""
+        return self._frames[max(0, seq - self.first_seq + 1) :]
 
-        def unfollow() -> None:
-            with contextlib.suppress(ValueError):
-                self._followers.remove(follower)
-
-        return unfollow
-
-    @property
-    def ended(self) -> bool:
-        """Whether the last frame was published."""
-        return bool(self._published) and self._published[-1].last
+    async def page(self, after_seq: int) -> Sequence[LoggedFrame]:
+        if after_seq < self._inherited_seq:
+            # What an earlier owner sent is in the log only.
+            earlier = await self._hub.logs.read(self.request_id, after_seq)
+            if earlier and earlier[0].seq <= self._inherited_seq:
+                return [frame for frame in earlier if frame.seq <= self._inherited_seq]
+        return self.frames_after(after_seq)[:PAGE_FRAMES]
 
     @property
     def text_started(self) -> bool:
@@ -162,7 +300,7 @@ class Run(Generic[ReplyT]):
         if not self.text_started:
             self._hub.metrics.first_chunk.observe(now - self.started)
         self._next_text_at = now + self._hub.roll_up_s
-        self._publish(Chunk(text), last=False)
+        self._publish(Chunk(text))
 
     def _release_text(self) -> None:
         if self._roll_up is not None:
@@ -173,32 +311,63 @@ class Run(Generic[ReplyT]):
             self._held_back.clear()
             self._publish_text(text, time.monotonic())
 
-    def _publish(self, frame: Frame, *, last: bool) -> None:
-        seq = len(self._published) + 1
-        published = Published(seq, frame, encode_frame(self.request_id, seq, frame, self.message_id), last)
-        self._published.append(published)
-        for follower in tuple(self._followers):
-            follower(published)
-        self._hub.log_frame(self, published)
+    def _publish(self, frame: Frame) -> None:
+        if self.fenced:
+            return
+        if self._suspended or self._hub.stood_still():
+            self._suspended.append(frame)
+        else:
+            self._send(frame)
+
+    def _send(self, frame: Frame) -> None:
+        seq = self.first_seq + len(self._frames)
+        published = LoggedFrame(seq, encode_frame(self.request_id, seq, frame, self.message_id))
+        self._frames.append(published)
+        self.hand_out(published)
+        self._hub.log_writer.add(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Stream(Generic[ReplyT]):
+    """What a streaming operation answers: what is said at once, what can be followed, and the reply in the end.
+
+    `feed` is None when there is nothing to follow; `message_id` is that of the message that asked for the answer.
+    """
+
+    request_id: str
+    accepted: BaseModel
+    feed: Feed | None
+    reply: Callable[[], Awaitable[ReplyT]] = field(repr=False)
+    after_seq: int = 0
+    message_id: str | None = None
 
 
 class Hub:
-    """Owns the tasks of this node's runs and the writing of their logs."""
+    """Owns the tasks of this node's runs, the writing of their logs, and the reading of others'."""
 
     def __init__(self, logs: RunLogs, metrics: Metrics, *, roll_up_s: float, deadline_s: float) -> None:
+        self.logs = logs
         self.metrics = metrics
         self.roll_up_s = roll_up_s
         self.deadline_s = deadline_s
-        self._log_writer = _LogWriter(logs, metrics)
+        self.log_writer = RunLogWriter(logs, metrics)
+        self.epilogue: Callable[[str], Awaitable[Sequence[Frame] | None]] | None = None
+        """How a run ended whose log does not say so: its last frames, None while it goes on."""
+        self.stood_still: Callable[[], bool] = lambda: False
+        """Whether this process stood still for so long that its runs may be others' by now."""
         self._tasks = Tasks()
-        self._running: dict[asyncio.Task[None], Run[Any]] = {}
+        self._runs: dict[str, Run] = {}
+        self._running: dict[asyncio.Task[None], Run] = {}
+        self._tails: dict[str, Tail] = {}
+        self._tailed = asyncio.Event()
         self._draining = False
 
     @contextlib.asynccontextmanager
     async def open(self) -> AsyncIterator["Hub"]:
         """Run until the block ends; then answers still in the making are put away as they are, and all is logged."""
         async with Tasks().open() as own:
-            own.spawn(self._log_writer.run(), name="run log writer")
+            own.spawn(self.log_writer.run(), name="run log writer")
+            own.spawn(self._read_tails(), name="run log reader")
             try:
                 async with self._tasks.open():
                     try:
@@ -206,27 +375,54 @@ class Hub:
                     finally:
                         await self.stop_runs()
             finally:
-                await self._log_writer.finish()
+                await self.log_writer.finish()
+
+    def spawn(self, work: Any, *, name: str) -> asyncio.Task[None]:
+        """Start work that belongs to this node's runs."""
+        return self._tasks.spawn(work, name=name)
 
     def accepts_runs(self) -> None:
         """Raises DRAINING when this node takes no new runs."""
         if self._draining:
             raise OperationError(DRAINING, retry_after_ms=1000)
 
-    def start(
-        self, run: Run[ReplyT], make: Callable[[Run[ReplyT]], Awaitable[ReplyT]], meta: Mapping[str, str]
-    ) -> None:
-        """Let `make` publish the run's frames and give its reply. It belongs to this hub from here on."""
-        self.accepts_runs()
-        self._log_writer.begin(run.request_id, {"user_id": run.user_id, "state": "running", **meta})
+    def start(self, run: Run, make: Callable[[Run], Awaitable[None]]) -> None:
+        """Let `make` publish the run's frames, the last one included. It belongs to this hub from here on."""
+        self._runs[run.request_id] = run
+        self.log_writer.begin(run)
         task = self._tasks.spawn(self._drive(run, make), name=f"run {run.request_id}")
         self._running[task] = run
         self.metrics.runs.inc()
-        task.add_done_callback(self._forget)
+        task.add_done_callback(self._ended)
 
-    def log_frame(self, run: Run[Any], published: Published) -> None:
-        """Have a frame written to its run's log, behind the live path."""
-        self._log_writer.add(run.request_id, published)
+    def run(self, request_id: str) -> Run | None:
+        """The run, when this node makes it or has just made it."""
+        run = self._runs.get(request_id)
+        return None if run is None or run.fenced else run
+
+    def owned(self) -> Sequence[Run]:
+        """The runs that this node is making."""
+        return tuple(self._running.values())
+
+    async def feed(self, request_id: str) -> Feed:
+        """The run's frames, made here or elsewhere. Raises STORAGE_UNAVAILABLE."""
+        return self.run(request_id) or Tail(self, request_id, await self.logs.newest(request_id))
+
+    def tailed(self, tail: Tail) -> Tail:
+        """Have the log of a run read for its followers: by the tail that does it already, or else by this one."""
+        if tail.ended:
+            return tail
+        self._tailed.set()
+        return self._tails.setdefault(tail.request_id, tail)
+
+    def move_followers(self, run: Run) -> None:
+        """Have who follows a run that is no longer ours go on by its log."""
+        followers, run.followers = run.followers, []
+        tail = Tail(self, run.request_id, None)
+        tail.position = run.position
+        for follower in followers:
+            follower.live = False
+            tail.follow(follower)
 
     @property
     def draining(self) -> bool:
@@ -243,143 +439,82 @@ class Hub:
         return len(self._running)
 
     async def stop_runs(self) -> None:
-        """Have every run put away what it has, within STOP_S."""
+        """Give up every run as it is, within STOP_S: another node begins it anew."""
         self._draining = True
         for run in self._running.values():
-            run.stop()
+            run.stop("handed over")
         await self.drained(STOP_S)
 
-    def _forget(self, task: asyncio.Task[None]) -> None:
-        del self._running[task]
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        run = self._running.pop(task)
         self.metrics.runs.dec()
+        # The log may lag behind: until it has all, whoever comes back is served from here.
+        self.log_writer.when_logged(run, lambda: self._forget(run))
 
-    async def _drive(self, run: Run[ReplyT], make: Callable[[Run[ReplyT]], Awaitable[ReplyT]]) -> None:
+    def _forget(self, run: Run) -> None:
+        if self._runs.get(run.request_id) is run:
+            del self._runs[run.request_id]
+
+    async def _drive(self, run: Run, make: Callable[[Run], Awaitable[None]]) -> None:
         end = "complete"
-        deadline = asyncio.timeout(self.deadline_s + FINISH_S)
+        deadline = asyncio.timeout(2 * self.deadline_s + FINISH_S)
         try:
             async with deadline:
-                reply = await make(run)
-            run.reply.set_result(reply)
+                await make(run)
+        except StoppedError as stopped:
+            end = stopped.stop
         except OperationError as error:
             end = error.kind.reason
-            self._fail(run, error)
+            run.publish(Failure(error))
         except asyncio.CancelledError:
-            end = "cancelled"
-            self._fail(run, OperationError(DRAINING, retry_after_ms=1000))
+            end = "handed over"
             raise
         except Exception:
             kind = DEADLINE_EXCEEDED if deadline.expired() else INTERNAL
             end = kind.reason
             log.exception("run failed", request_id=run.request_id)
-            self._fail(run, OperationError(kind))
+            run.publish(Failure(OperationError(kind)))
         finally:
             elapsed_s = time.monotonic() - run.started
             self.metrics.answers.labels(end).observe(elapsed_s)
-            self._log_writer.end(run.request_id, end)
+            self.log_writer.end(run, end)
             log.info("run ended", request_id=run.request_id, end=end, ms=round(elapsed_s * 1000))
 
-    def _fail(self, run: Run[Any], error: OperationError) -> None:
-        run.publish(Failure(error), last=True)
-        if not run.reply.done():
-            run.reply.set_exception(error)
-            # Nobody may be waiting for the reply: a follower has the frame.
-            run.reply.exception()
-
-
-class _LogWriter:
-    """Gathers frames of all runs and writes them in batches; repeats a batch until Redis has taken it."""
-
-    def __init__(self, logs: RunLogs, metrics: Metrics) -> None:
-        self._logs = logs
-        self._metrics = metrics
-        self._frames: dict[str, list[Published]] = {}
-        self._metas: dict[str, dict[str, str]] = {}
-        self._size_bytes = 0
-        self._lost: set[str] = set()
-        self._something = asyncio.Event()
-        self._idle = asyncio.Event()
-        self._idle.set()
-        self._finishing = False
-
-    def add(self, request_id: str, published: Published) -> None:
-        if request_id in self._lost:
-            self._metrics.log_dropped.inc()
-        elif self._size_bytes + len(published.encoded) > MAX_UNLOGGED_BYTES:
-            self._lose(request_id)
-        else:
-            self._size_bytes += len(published.encoded)
-            self._frames.setdefault(request_id, []).append(published)
-            self._wake()
-
-    def begin(self, request_id: str, meta: Mapping[str, str]) -> None:
-        if len(self._metas) >= MAX_UNLOGGED_RUNS:
-            self._lost.add(request_id)
-        else:
-            self._describe(request_id, meta)
-
-    def end(self, request_id: str, state: str) -> None:
-        if request_id in self._lost:
-            self._lost.remove(request_id)
-        else:
-            self._describe(request_id, {"state": state})
-
-    def _lose(self, request_id: str) -> None:
-        """Give up a run's log, and say so in its description: a log with a silent hole would be a lie."""
-        dropped = self._frames.pop(request_id, [])
-        self._size_bytes -= _size_bytes(dropped)
-        self._metrics.log_dropped.inc(1 + len(dropped))
-        self._lost.add(request_id)
-        self._describe(request_id, {"state": "log incomplete"})
-
-    def _describe(self, request_id: str, meta: Mapping[str, str]) -> None:
-        self._metas.setdefault(request_id, {}).update(meta)
-        self._wake()
-
-    def _wake(self) -> None:
-        self._idle.clear()
-        self._something.set()
-
-    async def run(self) -> None:
+    async def _read_tails(self) -> None:
+        last_watch = 0.0
         while True:
-            await self._something.wait()
-            if not self._finishing:
-                await asyncio.sleep(LOG_FLUSH_S)
-            self._something.clear()
-            metas, self._metas = self._metas, {}
-            frames, self._frames = self._frames, {}
-            await self._write(metas, frames)
-            self._size_bytes -= sum(map(_size_bytes, frames.values()))
-            if not self._something.is_set():
-                self._idle.set()
-
-    async def _write(self, metas: dict[str, dict[str, str]], frames: dict[str, list[Published]]) -> None:
-        entries = [
-            Entry(request_id, many[-1].seq, [one.encoded for one in many]) for request_id, many in frames.items()
-        ]
-        warned = False
-        while True:
+            await self._tailed.wait()
+            for request_id, tail in tuple(self._tails.items()):
+                if not tail.followers or tail.ended:
+                    del self._tails[request_id]
+            if not self._tails:
+                self._tailed.clear()
+                continue
+            after = {request_id: tail.position for request_id, tail in self._tails.items()}
+            watch = time.monotonic() - last_watch > 5.0
             try:
-                await self._logs.write(metas, entries)
-            except OperationError as error:
-                if not warned:
-                    log.warning("run log waits", reason=error.kind.reason, entries=len(entries))
-                    warned = True
-                await asyncio.sleep(LOG_RETRY_S)
-            except RedisError:
-                # It took the commands and refuses them: repeating them would hold up all other logs.
-                log.exception("run log refused", entries=len(entries))
-                self._metrics.log_dropped.inc(sum(map(len, frames.values())))
-                return
-            else:
-                return
+                pages = await self.logs.read_many(after, watch=watch)
+            except OperationError:
+                await asyncio.sleep(TAIL_RETRY_S)
+                continue
+            last_watch = time.monotonic() if watch else last_watch
+            for request_id, frames in pages.items():
+                await self._hand_out(request_id, frames)
+            await asyncio.sleep(TAIL_S)
 
-    async def finish(self) -> None:
-        """Write what is left, within LOG_LAST_FLUSH_S."""
-        self._finishing = True
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(LOG_LAST_FLUSH_S):
-                await self._idle.wait()
-
-
-def _size_bytes(frames: Sequence[Published]) -> int:
-    return sum(len(published.encoded) for published in frames)
+    async def _hand_out(self, request_id: str, frames: Sequence[LoggedFrame]) -> None:
+        tail = self._tails.get(request_id)
+        if tail is None:
+            return
+        now = time.monotonic()
+        if not frames and now - tail.quiet_since > 2.0 and self.epilogue is not None:
+            tail.quiet_since = now
+            ending = await self.epilogue(request_id)
+            position = tail.position
+            frames = [
+                LoggedFrame(position + number, encode_frame(request_id, position + number, frame, None))
+                for number, frame in enumerate(ending or (), 1)
+            ]
+        for frame in frames:
+            tail.quiet_since = now
+            tail.hand_out(frame)

@@ -8,8 +8,8 @@ import asyncio
 import contextlib
 import secrets
 import time
-from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Coroutine
+from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -29,6 +29,8 @@ from protocol.envelope import (
 from protocol.errors import (
     BINARY_REFUSED,
     NORMAL,
+    OVERLOADED,
+    REPLACED,
     RESTARTING,
     REVOKED,
     SLOW_READER,
@@ -38,13 +40,15 @@ from protocol.errors import (
 )
 from protocol.operation import AnyOperation, Request, StreamingOperation, StreamingRequest
 from protocol.session import Limits, Session
+from storage.limits import RateLimits
 from storage.redis import RESUME_WINDOW_S
 from wsserver.auth import Authenticator, bearer_token
 from wsserver.dispatch import Call, Dispatcher, Reply
-from wsserver.hub import Published, Run
+from wsserver.hub import Follower, Stream
 from wsserver.outbox import Outbox
 from wsserver.tasks import Tasks
 from wsserver.telemetry import Metrics
+from wsserver.watch import Seats, SessionWatch
 
 log = structlog.get_logger(__name__)
 
@@ -55,6 +59,9 @@ PING_INTERVAL_S = 25
 SWEEP_S = 1.0
 """How often deadlines are looked at. One sweep for all connections is cheaper than a timer in each."""
 
+CLOSE_BATCH, CLOSE_BATCH_S = 200, 0.1
+"""Sockets closed at once when the node stops, and the pause after it: 2,000 a second, which other nodes can greet."""
+
 CLOSE_GRACE_S = 5.0
 """How long a close waits for a client that does not read; then its task ends and the transport is dropped."""
 
@@ -64,8 +71,11 @@ MINI_PROGRAM_ORIGIN = "https://servicewechat.com"
 class Connection:
     """One client. `feed` takes what it sent; what it shall get lies in `outbox`; `closing` says how it must end."""
 
-    def __init__(self, sockets: "Sockets", connection_id: str) -> None:
+    def __init__(self, sockets: "Sockets", connection_id: str, address: str | None) -> None:
         self.id = connection_id
+        self.address = address
+        self.leave_session: Callable[[], None] = _nothing
+        self.leave_seat: Callable[[], None] = _nothing
         self.outbox = Outbox()
         self.session = Session(sockets.limits, time.monotonic())
         self._sockets = sockets
@@ -113,7 +123,7 @@ class Connection:
 
     async def _answer(self, request: Request, operation: AnyOperation) -> None:
         asker = self.session.caller
-        call = Call(asker)
+        call = Call(asker, self.address)
         request_id: str | None = None
         try:
             answer = await self._sockets.dispatcher.call(call, request)
@@ -122,13 +132,13 @@ class Connection:
                 self._become(asker, call.caller)
                 return
             request_id = answer.request_id
-            assert isinstance(operation, StreamingOperation)  # noqa: S101 (only those are answered by a run)
+            assert isinstance(operation, StreamingOperation)  # noqa: S101 (only those are answered by a stream)
             accepted = encode_reply(operation.accepted_type, operation.accepted_message, answer.accepted, request.id)
             self._put_for(asker, accepted)
-            if isinstance(request, StreamingRequest) and request.stream:
+            if isinstance(request, StreamingRequest) and request.follows:
                 self._follow(asker, answer)
                 return
-            reply = await answer.reply
+            reply = await answer.reply()
             self._put_for(asker, encode_reply(operation.reply_type, operation.message, reply, request.id))
         except OperationError as error:
             frame = encode_error(error, type_=operation.error_type, message_id=request.id, request_id=request_id)
@@ -154,18 +164,26 @@ class Connection:
         self.session.caller = caller
         self._sockets.moved(self, before, caller)
 
-    def _follow(self, asker: Caller | None, run: Run[Any]) -> None:
-        if not self._is_still(asker) or self.session.closing is not None:
+    def _follow(self, asker: Caller | None, stream: Stream[Any]) -> None:
+        feed = stream.feed
+        if feed is None or not self._is_still(asker) or self.session.closing is not None:
             return
+        # Following a run a second time begins it again from the seq that was asked for.
+        self._unfollowed(stream.request_id)
+        follower = Follower(
+            lambda frame: self._put(frame.encoded),
+            self.outbox.room,
+            after_seq=stream.after_seq,
+            on_last=lambda: self._unfollowed(stream.request_id),
+        )
+        self._unfollow[stream.request_id] = feed.follow(follower)
+        if follower.live and feed.ended:
+            self._unfollowed(stream.request_id)
 
-        def deliver(published: Published) -> None:
-            self._put(published.encoded)
-            if published.last:
-                self._unfollow.pop(run.request_id, None)
-
-        unfollow = run.follow(deliver)
-        if not run.ended:
-            self._unfollow[run.request_id] = unfollow
+    def _unfollowed(self, request_id: str) -> None:
+        unfollow = self._unfollow.pop(request_id, None)
+        if unfollow is not None:
+            unfollow()
 
     def _stop_following(self) -> None:
         for unfollow in self._unfollow.values():
@@ -206,6 +224,9 @@ class Sockets:
         authenticator: Authenticator,
         metrics: Metrics,
         limits: Limits,
+        rates: RateLimits,
+        sessions: SessionWatch,
+        seats: Seats,
         origins: frozenset[str],
     ) -> None:
         self.decoder = decoder
@@ -213,12 +234,13 @@ class Sockets:
         self.metrics = metrics
         self.limits = limits
         self._authenticator = authenticator
+        self._rates = rates
+        self._sessions = sessions
+        self._seats = seats
         self._origins = origins
         self._tasks = Tasks()
         self._connections: set[Connection] = set()
-        self._of_session: defaultdict[str, set[Connection]] = defaultdict(set)
         self._draining = False
-        authenticator.when_session_ends(self.close_session)
 
     @contextlib.asynccontextmanager
     async def open(self) -> AsyncIterator["Sockets"]:
@@ -233,17 +255,20 @@ class Sockets:
 
     def moved(self, connection: Connection, before: Caller | None, after: Caller | None) -> None:
         """A connection logged in, out, or as somebody else."""
-        if before is not None:
-            self._of_session[before.session_id].discard(connection)
-            if not self._of_session[before.session_id]:
-                del self._of_session[before.session_id]
-        if after is not None and connection in self._connections:
-            self._of_session[after.session_id].add(connection)
-
-    def close_session(self, session_id: str) -> None:
-        """Close every socket of a login session that was revoked; the one that asked for it gets its reply first."""
-        for connection in tuple(self._of_session.get(session_id, ())):
-            connection.close_soon(REVOKED)
+        if connection not in self._connections:
+            after = None
+        if before is None or after is None or after.session_id != before.session_id:
+            connection.leave_session()
+            connection.leave_session = _nothing
+            if after is not None:
+                # Soon: the socket that asked to be logged out gets its reply first.
+                end = partial(connection.close_soon, REVOKED)
+                connection.leave_session = self._sessions.hold(after.session_id, end)
+        if before is None or after is None or after.user_id != before.user_id:
+            connection.leave_seat()
+            connection.leave_seat = _nothing
+            if after is not None:
+                connection.leave_seat = self._seats.take(after.user_id, partial(connection.close, REPLACED))
 
     def say_goodbye(self) -> None:
         """Tell every client that this node is about to stop, and when to come back."""
@@ -251,10 +276,12 @@ class Sockets:
         for connection in tuple(self._connections):
             connection.say(_goodbye())
 
-    def close_all(self) -> None:
-        """Close every socket because the node stops."""
-        for connection in tuple(self._connections):
-            connection.close(RESTARTING)
+    async def close_all(self) -> None:
+        """Close every socket because the node stops, in batches: their clients come back at about this rate."""
+        while connections := [one for one in self._connections if one.session.closing is None][:CLOSE_BATCH]:
+            for connection in connections:
+                connection.close(RESTARTING)
+            await asyncio.sleep(CLOSE_BATCH_S)
 
     def __len__(self) -> int:
         return len(self._connections)
@@ -269,7 +296,8 @@ class Sockets:
             return
         offered = SUBPROTOCOL in scope["subprotocols"]
         await send({"type": "websocket.accept", "subprotocol": SUBPROTOCOL if offered else None})
-        connection = Connection(self, secrets.token_hex(8))
+        address = scope["client"][0] if scope.get("client") else None
+        connection = Connection(self, secrets.token_hex(8), address)
         self._connections.add(connection)
         self.metrics.connections.inc()
         structlog.contextvars.bind_contextvars(connection_id=connection.id)
@@ -283,6 +311,13 @@ class Sockets:
             self.metrics.connections.dec()
 
     async def _greet(self, connection: Connection, authorization: str | None) -> None:
+        try:
+            await self._rates.socket_allowed(connection.address)
+        except OperationError as error:
+            self.metrics.refused.labels(error.kind.reason).inc()
+            connection.say(encode_error(error))
+            connection.close(OVERLOADED)
+            return
         connection.say(
             to_json(
                 {

@@ -13,7 +13,7 @@ _numbers = itertools.count(1)
 @contextlib.asynccontextmanager
 async def fresh_database(database_url: str) -> AsyncIterator[str]:
     """The DSN of an empty database on the same server; it is dropped when the block ends."""
-    name = f"films_{next(_numbers)}"
+    name = f"test_{next(_numbers)}"
     connection = await asyncpg.connect(database_url)
     try:
         await connection.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")

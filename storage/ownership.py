@@ -1,0 +1,443 @@
+"""Runs in PostgreSQL: which there are, whose they are, which node makes them, and who may take them over.
+
+The rows are the truth of it: a run exists once for the id its client gave it, a conversation is answered once at a
+time, and what an owner that lost its run still wants to store is refused by the run's epoch.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any, Literal
+from uuid import UUID, uuid4
+
+import asyncpg
+
+from protocol.chat import FinishReason, Message, Recommendations, Usage
+from protocol.errors import (
+    CONVERSATION_BUSY,
+    CONVERSATION_NOT_FOUND,
+    QUEUE_FULL,
+    RUN_NOT_FOUND,
+    TOO_MANY_RUNS,
+    OperationError,
+)
+from storage.chat import Place
+from storage.postgres import Connection, Postgres, Record
+
+MAX_RUNS_OF_USER = 3
+"""Answers that one user has made at once: a person reads one, and has two more devices."""
+
+MAX_QUEUED = 5
+"""Questions that wait in one conversation: more than anybody types while an answer is made."""
+
+RESEND_WINDOW = timedelta(hours=24)
+"""How long a message that is sent again leads to the same run."""
+
+KEEP_ENDED = timedelta(days=2)
+"""How long the row of an ended run is kept: twice the time that somebody may send its message again."""
+
+INCOGNITO_WINDOW = timedelta(minutes=10)
+"""How long anything of an incognito run is kept after it ended: as long as its frames can be resumed."""
+
+State = Literal["queued", "running", "done", "failed"]
+Stop = Literal["cancelled", "interrupted"]
+
+
+@dataclass(frozen=True, slots=True)
+class RunRow:
+    """A run as it stands. `request` is what was asked, gone when it ended."""
+
+    request_id: str
+    user_id: str
+    session_id: str
+    client_id: str | None
+    conversation_id: UUID | None
+    state: State
+    epoch: int
+    takeovers: int
+    place: Place | None
+    ended_s_ago: float | None
+    request: dict[str, Any] | None = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Owned:
+    """A run that a node owns according to the table; `stop` is somebody's wish that it ends."""
+
+    request_id: str
+    epoch: int
+    state: State
+    stop: Stop | None
+
+
+_COLUMNS = """request_id, user_id, session_id, client_id, conversation_id, state, epoch, takeovers, position, previous,
+    extract(epoch FROM clock_timestamp() - ended_at)::double precision AS ended_s_ago, request"""
+
+
+class RunTable:
+    """Every method raises STORAGE_UNAVAILABLE when PostgreSQL does not answer."""
+
+    def __init__(self, postgres: Postgres) -> None:
+        self._postgres = postgres
+
+    async def begin(
+        self,
+        *,
+        request_id: str,
+        user_id: str,
+        session_id: str,
+        client_id: str | None,
+        conversation_id: UUID | None,
+        create_conversation: bool,
+        request: dict[str, Any],
+        question: str,
+        node: str,
+        enqueue: bool,
+    ) -> tuple[RunRow, bool]:
+        """Store a question and the run that shall answer it: the run, and whether it was begun by this call.
+
+        Sent again under the same `client_id` it gives the run that there is. Without `conversation_id` (incognito)
+        no message is stored. Raises CONVERSATION_NOT_FOUND, TOO_MANY_RUNS, CONVERSATION_BUSY, QUEUE_FULL.
+        """
+        async with self._postgres.transaction() as connection:
+            # One at a time for each user: the checks below and the row that they are for are then one step.
+            await connection.execute("SELECT pg_advisory_xact_lock(hashtextextended($1, 0))", user_id)
+            if client_id is not None and (existing := await _resent(connection, user_id, client_id)) is not None:
+                return existing, False
+            if conversation_id is not None:
+                await _check_conversation(connection, conversation_id, user_id, create=create_conversation)
+            state = await _room(connection, user_id, conversation_id, enqueue=enqueue)
+            place = None
+            if conversation_id is not None and state == "running":
+                place = await _store_question(connection, conversation_id, request_id, question)
+            row = await connection.fetchrow(
+                f"""
+                INSERT INTO chat.runs (
+                    request_id, user_id, session_id, client_id, conversation_id, request, position, previous,
+                    state, node
+                )
+                VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
+                RETURNING {_COLUMNS}
+                """,
+                request_id,
+                user_id,
+                session_id,
+                client_id,
+                conversation_id,
+                request,
+                place and place.position,
+                place and place.previous,
+                state,
+                node,
+            )
+        return _run(row), True
+
+    async def start_queued(self, node: str) -> list[RunRow]:
+        """Make the node's queued runs go whose conversation is free, the oldest of each, and store their questions."""
+        try:
+            return await self._start_queued(node)
+        except asyncpg.UniqueViolationError:
+            return []  # another run of the conversation was faster
+
+    async def _start_queued(self, node: str) -> list[RunRow]:
+        async with self._postgres.transaction() as connection:
+            waiting = await connection.fetch(
+                """
+                SELECT DISTINCT ON (conversation_id) request_id, conversation_id, request->>'query' AS question
+                FROM chat.runs AS queued
+                WHERE node = $1 AND state = 'queued' AND NOT EXISTS (
+                    SELECT FROM chat.runs AS other
+                    WHERE other.conversation_id = queued.conversation_id AND (
+                        other.state = 'running'
+                        OR other.state = 'queued' AND (other.created_at, other.request_id)
+                            < (queued.created_at, queued.request_id)
+                    )
+                )
+                ORDER BY conversation_id, created_at, request_id
+                """,
+                node,
+            )
+            started = []
+            for row in waiting:
+                place = await _store_question(connection, row["conversation_id"], row["request_id"], row["question"])
+                started.append(
+                    await connection.fetchrow(
+                        f"""
+                        UPDATE chat.runs SET state = 'running', position = $2, previous = $3
+                        WHERE request_id = $1 RETURNING {_COLUMNS}
+                        """,
+                        row["request_id"],
+                        place.position,
+                        place.previous,
+                    )
+                )
+        return [_run(row) for row in started]
+
+    async def finish(
+        self,
+        *,
+        request_id: str,
+        epoch: int,
+        state: Literal["done", "failed"],
+        message_id: UUID | None,
+        content: str,
+        finish_reason: FinishReason,
+        usage: Usage | None,
+        recommendations: Recommendations | None,
+    ) -> tuple[UUID, Place] | None:
+        """End a run and, with a `message_id`, store its answer in the same step. None when there was none to store.
+
+        Raises RUN_NOT_FOUND when the run is another owner's by now: nothing was changed. Repeated, it gives the same.
+        """
+        async with self._postgres.transaction() as connection:
+            ended = await connection.fetchrow(
+                """
+                UPDATE chat.runs SET state = $3, ended_at = coalesce(ended_at, now()), request = NULL
+                WHERE request_id = $1 AND epoch = $2 AND state IN ('queued', 'running', $3)
+                RETURNING conversation_id
+                """,
+                request_id,
+                epoch,
+                state,
+            )
+            if ended is None:
+                raise OperationError(RUN_NOT_FOUND)
+            if message_id is None or ended["conversation_id"] is None:
+                return None
+            row = await connection.fetchrow(
+                """
+                INSERT INTO chat.messages (
+                    id, conversation_id, role, content, request_id, finish_reason,
+                    prompt_tokens, completion_tokens, recommendations
+                )
+                VALUES ($1, $2, 'assistant', $3, $4, $5, $6, $7, $8)
+                ON CONFLICT (request_id, role) DO UPDATE SET request_id = excluded.request_id
+                RETURNING id, position, (
+                    SELECT max(earlier.position) FROM chat.messages AS earlier
+                    WHERE earlier.conversation_id = $2 AND earlier.position < messages.position
+                ) AS previous
+                """,
+                message_id,
+                ended["conversation_id"],
+                content,
+                request_id,
+                finish_reason,
+                usage and usage.prompt_tokens,
+                usage and usage.completion_tokens,
+                None if recommendations is None else recommendations.wire()["content"],
+            )
+        assert row is not None  # noqa: S101 (RETURNING after an upsert gives a row)
+        return row["id"], Place(row["position"], row["previous"])
+
+    async def find(self, *, user_id: str, request_id: str) -> RunRow | None:
+        """The user's run, None when there is none or it is somebody else's."""
+        async with self._postgres.connection() as connection:
+            row = await connection.fetchrow(
+                f"SELECT {_COLUMNS} FROM chat.runs WHERE request_id = $1 AND user_id = $2", request_id, user_id
+            )
+        return None if row is None else _run(row)
+
+    async def answer(self, *, user_id: str, request_id: str) -> Message | None:
+        """The stored answer of the user's run, however long ago."""
+        async with self._postgres.connection() as connection:
+            row = await connection.fetchrow(
+                """
+                SELECT messages.id, messages.conversation_id, messages.role, messages.content, messages.created_at,
+                       messages.request_id, messages.finish_reason
+                FROM chat.messages JOIN chat.conversations ON conversations.id = messages.conversation_id
+                WHERE messages.request_id = $1 AND messages.role = 'assistant' AND conversations.user_id = $2
+                """,
+                request_id,
+                user_id,
+            )
+        return None if row is None else Message.model_construct(**dict(row))
+
+    async def ask_to_stop(
+        self, *, user_id: str, request_id: str | None, client_id: str | None, stop: Stop
+    ) -> RunRow | None:
+        """Note that the user's run shall end, for its owner to see; None when the user has no such run."""
+        async with self._postgres.connection() as connection:
+            row = await connection.fetchrow(
+                f"""
+                UPDATE chat.runs SET stop = coalesce(stop, $4)
+                WHERE user_id = $1 AND (request_id = $2 OR client_id = $3)
+                RETURNING {_COLUMNS}
+                """,
+                user_id,
+                request_id,
+                client_id,
+                stop,
+            )
+        return None if row is None else _run(row)
+
+    async def running_in(self, conversation_id: UUID) -> str | None:
+        """The request id of the run that is answering in the conversation."""
+        async with self._postgres.connection() as connection:
+            found: str | None = await connection.fetchval(
+                "SELECT request_id FROM chat.runs WHERE conversation_id = $1 AND state = 'running'", conversation_id
+            )
+        return found
+
+    async def beat(self, node: str) -> None:
+        """Say that the node is alive."""
+        async with self._postgres.connection() as connection:
+            await connection.execute(
+                """
+                INSERT INTO chat.nodes (id, beat) VALUES ($1, clock_timestamp())
+                ON CONFLICT (id) DO UPDATE SET beat = excluded.beat
+                """,
+                node,
+            )
+
+    async def owned(self, node: str) -> list[Owned]:
+        """What the node has to make, and which of it somebody wants ended."""
+        async with self._postgres.connection() as connection:
+            rows = await connection.fetch(
+                """
+                SELECT request_id, epoch, state, stop FROM chat.runs
+                WHERE node = $1 AND state IN ('queued', 'running')
+                """,
+                node,
+            )
+        return [Owned(row["request_id"], row["epoch"], row["state"], row["stop"]) for row in rows]
+
+    async def take_over(self, node: str, lease: timedelta, limit: int) -> list[RunRow]:
+        """Make runs the node's whose owner has not beaten for the lease, or gave them up."""
+        async with self._postgres.connection() as connection:
+            rows = await connection.fetch(
+                f"""
+                WITH lost AS (
+                    SELECT request_id FROM chat.runs
+                    WHERE state IN ('queued', 'running') AND (node IS NULL OR NOT EXISTS (
+                        SELECT FROM chat.nodes
+                        WHERE nodes.id = runs.node AND nodes.beat > clock_timestamp() - $2::interval
+                    ))
+                    LIMIT $3
+                    FOR UPDATE SKIP LOCKED
+                )
+                UPDATE chat.runs SET node = $1, epoch = epoch + 1, takeovers = takeovers + 1
+                WHERE request_id IN (SELECT request_id FROM lost)
+                RETURNING {_COLUMNS}
+                """,
+                node,
+                lease,
+                limit,
+            )
+        return [_run(row) for row in rows]
+
+    async def hand_over(self, node: str, request_ids: Sequence[str]) -> None:
+        """Give up runs of the node: any other may take them at once."""
+        async with self._postgres.connection() as connection:
+            await connection.execute(
+                "UPDATE chat.runs SET node = NULL WHERE node = $1 AND request_id = ANY($2::text[])", node, request_ids
+            )
+
+    async def forget(self) -> None:
+        """Delete rows that nobody can ask for any more, and nodes that are long dead."""
+        async with self._postgres.connection() as connection:
+            await connection.execute(
+                """
+                DELETE FROM chat.runs
+                WHERE ended_at < now() - $1::interval
+                   OR conversation_id IS NULL AND ended_at < now() - $2::interval
+                """,
+                KEEP_ENDED,
+                INCOGNITO_WINDOW,
+            )
+            await connection.execute("DELETE FROM chat.nodes WHERE beat < now() - interval '1 hour'")
+
+    async def leave(self, node: str) -> None:
+        """Say that the node is gone, so that nobody waits for its lease to end."""
+        async with self._postgres.connection() as connection:
+            await connection.execute("DELETE FROM chat.nodes WHERE id = $1", node)
+
+
+async def _resent(connection: Connection, user_id: str, client_id: str) -> RunRow | None:
+    """The run that this message began within the window; an older one gives its id back."""
+    await connection.execute(
+        """
+        UPDATE chat.runs SET client_id = NULL
+        WHERE user_id = $1 AND client_id = $2 AND created_at < now() - $3::interval
+        """,
+        user_id,
+        client_id,
+        RESEND_WINDOW,
+    )
+    row = await connection.fetchrow(
+        f"SELECT {_COLUMNS} FROM chat.runs WHERE user_id = $1 AND client_id = $2", user_id, client_id
+    )
+    return None if row is None else _run(row)
+
+
+async def _check_conversation(connection: Connection, conversation_id: UUID, user_id: str, *, create: bool) -> None:
+    if create:
+        await connection.execute(
+            "INSERT INTO chat.conversations (id, user_id) VALUES ($1, $2) ON CONFLICT (id) DO NOTHING",
+            conversation_id,
+            user_id,
+        )
+    owner = await connection.fetchval("SELECT user_id FROM chat.conversations WHERE id = $1", conversation_id)
+    if owner != user_id:
+        raise OperationError(CONVERSATION_NOT_FOUND)
+
+
+async def _room(
+    connection: Connection, user_id: str, conversation_id: UUID | None, *, enqueue: bool
+) -> Literal["running", "queued"]:
+    """Whether a new run of the user may go at once or has to wait. Raises when it may do neither."""
+    row = await connection.fetchrow(
+        """
+        SELECT count(*) FILTER (WHERE state = 'running') AS running,
+               count(*) FILTER (WHERE state = 'running' AND conversation_id = $2) AS running_here,
+               count(*) FILTER (WHERE state = 'queued' AND conversation_id = $2) AS queued_here
+        FROM chat.runs WHERE user_id = $1 AND state IN ('queued', 'running')
+        """,
+        user_id,
+        conversation_id,
+    )
+    assert row is not None  # noqa: S101 (an aggregate gives a row)
+    if row["running_here"] or row["queued_here"]:
+        if not enqueue:
+            raise OperationError(CONVERSATION_BUSY, retry_after_ms=1000)
+        if row["queued_here"] >= MAX_QUEUED:
+            raise OperationError(QUEUE_FULL, retry_after_ms=1000)
+        return "queued"
+    if row["running"] >= MAX_RUNS_OF_USER:
+        raise OperationError(TOO_MANY_RUNS, retry_after_ms=1000)
+    return "running"
+
+
+async def _store_question(connection: Connection, conversation_id: UUID, request_id: str, question: str) -> Place:
+    row = await connection.fetchrow(
+        """
+        INSERT INTO chat.messages (id, conversation_id, role, content, request_id)
+        VALUES ($1, $2, 'user', $3, $4)
+        RETURNING position, (
+            SELECT max(earlier.position) FROM chat.messages AS earlier WHERE earlier.conversation_id = $2
+        ) AS previous
+        """,
+        uuid4(),
+        conversation_id,
+        question,
+        request_id,
+    )
+    assert row is not None  # noqa: S101 (an insert gives a row)
+    return Place(row["position"], row["previous"])
+
+
+def _run(row: Record | None) -> RunRow:
+    assert row is not None  # noqa: S101 (its statement gives a row or raises)
+    place = None if row["position"] is None else Place(row["position"], row["previous"])
+    return RunRow(
+        request_id=row["request_id"],
+        user_id=row["user_id"],
+        session_id=row["session_id"],
+        client_id=row["client_id"],
+        conversation_id=row["conversation_id"],
+        state=row["state"],
+        epoch=row["epoch"],
+        takeovers=row["takeovers"],
+        place=place,
+        ended_s_ago=row["ended_s_ago"],
+        request=row["request"],
+    )

@@ -1,0 +1,210 @@
+"""Writes the logs of this node's runs behind the live path: in batches, without a hole, until Redis has all of it."""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import structlog
+from redis.exceptions import RedisError
+
+from protocol.errors import OperationError
+from storage.runs import Appended, Entry, LoggedFrame, RunLogs
+from wsserver.telemetry import Metrics
+
+log = structlog.get_logger(__name__)
+
+FLUSH_S = 0.25
+"""How long frames gather before they are logged: a pipelined command costs about 30 µs, so an entry holds several."""
+
+WATCHED_FLUSH_S = 0.04
+"""The same while another node follows the run: as often as it sends text."""
+
+RETRY_S = 0.3
+"""Between attempts while Redis is away: short, so that who resumes elsewhere after its return waits little."""
+
+LAST_FLUSH_S = 3.0
+"""How long a stop waits for Redis to take the last frames."""
+
+ENTRY_FRAMES = 200
+"""In one entry at most: some tens of kilobytes, so that no write is long enough to hold Redis up."""
+
+MAX_ENDED_RUNS = 5_000
+"""Ended runs that may wait for a Redis that is away, at some kilobytes each. Beyond, the oldest loses its log."""
+
+
+class Logged(Protocol):
+    """What the writer knows of a run."""
+
+    request_id: str
+    epoch: int
+    logged_seq: int
+    position: int
+    description: dict[str, str]
+
+    def frames_after(self, seq: int) -> Sequence[LoggedFrame]: ...
+    def fence(self) -> None: ...
+
+
+class _State:
+    __slots__ = ("described", "ended", "on_logged", "since", "watched")
+
+    def __init__(self) -> None:
+        self.described = False
+        self.ended = False
+        self.watched = False
+        self.since = time.monotonic()
+        self.on_logged: Callable[[], None] | None = None
+
+
+class RunLogWriter:
+    """Keeps, for each run, how far its log is, and sends what comes after it."""
+
+    def __init__(self, logs: RunLogs, metrics: Metrics) -> None:
+        self._logs = logs
+        self._metrics = metrics
+        self._runs: dict[Logged, _State] = {}
+        self._something = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._hurry = False
+
+    def begin(self, run: Logged) -> None:
+        """A run starts on this node."""
+        self._runs[run] = _State()
+        self._wake()
+
+    def add(self, run: Logged) -> None:
+        """The run has frames that are not logged yet."""
+        if run in self._runs:
+            self._wake()
+
+    def end(self, run: Logged, state: str) -> None:
+        """The run has no more frames to come."""
+        run.description["state"] = state
+        known = self._runs.get(run)
+        if known is not None:
+            known.ended = True
+            known.described = False
+            self._wake()
+
+    def when_logged(self, run: Logged, then: Callable[[], None]) -> None:
+        """Call `then` when the log has all of an ended run, or was given up."""
+        known = self._runs.get(run)
+        if known is None:
+            then()
+        else:
+            known.on_logged = then
+
+    def _wake(self) -> None:
+        self._idle.clear()
+        self._something.set()
+
+    async def run(self) -> None:
+        """Write until cancelled."""
+        warned = False
+        while True:
+            await self._something.wait()
+            self._something.clear()
+            due = self._due()
+            if due:
+                try:
+                    await self._write(due)
+                    warned = False
+                except OperationError as error:
+                    if not warned:
+                        log.warning("run logs wait", reason=error.kind.reason, runs=len(self._runs))
+                        warned = True
+                    self._drop_oldest()
+                    self._something.set()
+                    await asyncio.sleep(RETRY_S)
+                    continue
+                except RedisError:
+                    # It took the commands and refuses them: repeating them would hold up all other logs.
+                    log.exception("run logs refused", runs=len(due))
+                    for run in due:
+                        self._give_up(run)
+            if any(self._behind(run, state) for run, state in self._runs.items()):
+                self._something.set()
+                await asyncio.sleep(WATCHED_FLUSH_S)
+            else:
+                self._idle.set()
+
+    def _behind(self, run: Logged, state: _State) -> bool:
+        return not state.described or run.logged_seq < run.position or state.ended
+
+    def _due(self) -> list[Logged]:
+        now = time.monotonic()
+        due = []
+        for run, state in self._runs.items():
+            if not self._behind(run, state):
+                state.since = now
+                continue
+            wait_s = WATCHED_FLUSH_S if state.watched else FLUSH_S
+            if self._hurry or state.ended or not state.described or now - state.since >= wait_s:
+                due.append(run)
+        return due
+
+    async def _write(self, due: Sequence[Logged]) -> None:
+        for run in due:
+            state = self._runs[run]
+            if not state.described:
+                await self._logs.own(run.request_id, run.epoch, run.description)
+                state.described = True
+        entries, owners = [], []
+        for run in due:
+            frames = run.frames_after(run.logged_seq)[:ENTRY_FRAMES]
+            if frames:
+                encoded = [frame.encoded for frame in frames]
+                entries.append(Entry(run.request_id, run.epoch, run.logged_seq, frames[-1].seq, encoded))
+                owners.append(run)
+        results = await self._logs.append(entries) if entries else []
+        for run, entry, result in zip(owners, entries, results, strict=True):
+            self._took(run, entry, result)
+        now = time.monotonic()
+        for run in due:
+            left = self._runs.get(run)
+            if left is not None:
+                left.since = now
+                if left.ended and left.described and run.logged_seq >= run.position:
+                    self._finish(run)
+
+    def _took(self, run: Logged, entry: Entry, result: Appended) -> None:
+        state = self._runs[run]
+        match result.outcome:
+            case "added":
+                run.logged_seq = entry.last_seq
+                state.watched = result.watched
+            case "there":
+                run.logged_seq = entry.last_seq
+            case "gap":
+                # Redis lost what it had taken: the frames are still here.
+                run.logged_seq = result.at
+            case "unknown":
+                state.described = False
+                run.logged_seq = 0
+            case "fenced":
+                run.fence()
+                self._finish(run)
+
+    def _finish(self, run: Logged) -> None:
+        state = self._runs.pop(run, None)
+        if state is not None and state.on_logged is not None:
+            state.on_logged()
+
+    def _give_up(self, run: Logged) -> None:
+        self._metrics.log_dropped.inc(len(run.frames_after(run.logged_seq)))
+        self._finish(run)
+
+    def _drop_oldest(self) -> None:
+        ended = [run for run, state in self._runs.items() if state.ended]
+        for run in ended[: max(0, len(ended) - MAX_ENDED_RUNS)]:
+            self._give_up(run)
+
+    async def finish(self) -> None:
+        """Write what is left, within LAST_FLUSH_S."""
+        self._hurry = True
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LAST_FLUSH_S):
+                await self._idle.wait()
