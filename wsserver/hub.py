@@ -87,10 +87,9 @@ class Follower:
 
     def deliver(self, frame: LoggedFrame) -> None:
         """Take a frame, unless it was had before."""
-        if frame.seq <= self.at:
-            return
-        self.at = frame.seq
-        self._put(frame)
+        if frame.seq > self.at:
+            self.at = frame.seq
+            self._put(frame)
         if frame.last and self.on_last is not None:
             self.on_last()
 
@@ -131,6 +130,7 @@ class Feed:
                 await asyncio.sleep(TAIL_RETRY_S)
                 continue
             for frame in page:
+                await follower.room()
                 follower.deliver(frame)
             # Nothing is awaited between the look and the joining, so no frame can come in between.
             if follower.at >= self.position or not page:
@@ -138,7 +138,6 @@ class Feed:
                 if self.ended and follower.on_last is not None:
                     follower.on_last()
                 return
-            await follower.room()
 
     def hand_out(self, frame: LoggedFrame) -> None:
         """Give a new frame to all who are up to date; the others find it in their next page."""
@@ -463,11 +462,13 @@ class Hub:
                 await make(run)
         except StoppedError as stopped:
             end = stopped.stop
+            run.fence()
         except OperationError as error:
             end = error.kind.reason
             run.publish(Failure(error))
         except asyncio.CancelledError:
             end = "handed over"
+            run.fence()
             raise
         except Exception:
             kind = DEADLINE_EXCEEDED if deadline.expired() else INTERNAL

@@ -62,6 +62,7 @@ class Ownership:
         self._missing: dict[str, float] = {}
         self._unsettled: dict[str, Callable[[], Awaitable[object]]] = {}
         self._due: dict[str, float] = {}
+        self._take_from = 0.0
         hub.stood_still = self._check_pulse
 
     @contextlib.asynccontextmanager
@@ -104,7 +105,10 @@ class Ownership:
             try:
                 await self._look()
             except OperationError as error:
-                log.warning("runs cannot be looked after", reason=error.kind.reason)
+                if time.monotonic() >= self._take_from:
+                    log.warning("runs cannot be looked after", reason=error.kind.reason)
+                # Nobody could beat: after it everybody looks dead for a moment.
+                self._take_from = time.monotonic() + LEASE.total_seconds()
             await asyncio.sleep(LOOK_S)
 
     async def _look(self) -> None:
@@ -115,11 +119,13 @@ class Ownership:
             await settle()
             del self._unsettled[request_id]
         owned = {one.request_id: one for one in await self._table.owned(self.node)}
+        if time.monotonic() - looked_at > STILL_S:
+            return  # what was read may be from before we stood still
         self._compare(owned, looked_at)
         if any(one.state == "queued" for one in owned.values()):
             for row in await self._table.start_queued(self.node):
                 self.started(row)
-        if not self._hub.draining and self._is_due("take over", BEAT_S):
+        if not self._hub.draining and looked_at >= self._take_from and self._is_due("take over", BEAT_S):
             for row in await self._table.take_over(self.node, LEASE, TAKE_AT_ONCE):
                 log.warning("run taken over", request_id=row.request_id, takeovers=row.takeovers)
                 self.taken(row)
