@@ -1,5 +1,6 @@
 """Login sessions, in Redis: a session that is not there is revoked or expired, whatever a token says."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -9,6 +10,12 @@ from storage.redis import LOGIN, SESSION, Redis, reachable
 
 LOGIN_CLAIM_S = 20
 """How long one exchange of a code may hold others off: longer than WeChat's deadline of 10 s and its retries."""
+
+CREATE = """
+redis.call('HSET', KEYS[1], unpack(ARGV, 2))
+return redis.call('EXPIRE', KEYS[1], ARGV[1])
+"""
+"""KEYS: session. ARGV: its life in s, then fields and values. A script, so that no session is left without an end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,24 +46,22 @@ class Sessions:
         """Keep a new session for `ttl_s` seconds."""
         key = SESSION(session.session_id)
         async with reachable():
-            pipeline = self._redis.pipeline(transaction=True)
-            pipeline.hset(
+            await self._redis.eval(
+                CREATE,
+                1,
                 key,
-                mapping={
-                    "user_id": session.user_id,
-                    "openid": session.openid,
-                    "unionid": session.unionid or "",
-                    "sealed_key": session.sealed_key,
-                },
+                str(ttl_s),
+                *("user_id", session.user_id),
+                *("openid", session.openid),
+                *("unionid", session.unionid or ""),
+                *("sealed_key", session.sealed_key),
             )
-            pipeline.expire(key, ttl_s)
-            await pipeline.execute()
 
     async def find(self, session_id: str, *, prolong_s: int | None = None) -> StoredSession | None:
         """The session, or None when it is revoked or over; `prolong_s` gives it that many seconds from now."""
         key = SESSION(session_id)
         async with reachable():
-            pipeline = self._redis.pipeline(transaction=True)
+            pipeline = self._redis.pipeline(transaction=False)
             if prolong_s is not None:
                 pipeline.expire(key, prolong_s)
             pipeline.hgetall(key)
@@ -77,8 +82,21 @@ class Sessions:
         async with reachable():
             return bool(await self._redis.exists(SESSION(session_id)))
 
+    async def gone(self, session_ids: Sequence[str]) -> list[str]:
+        """Those of these sessions, no id given twice, that are revoked or over."""
+        async with reachable():
+            keys = [SESSION(session_id) for session_id in session_ids]
+            # Nearly always all are there, and then one number says so.
+            if not keys or await self._redis.exists(*keys) == len(keys):
+                return []
+            pipeline = self._redis.pipeline(transaction=False)
+            for key in keys:
+                pipeline.exists(key)
+            there: list[int] = await pipeline.execute()
+        return [session_id for session_id, found in zip(session_ids, there, strict=True) if not found]
+
     async def revoke(self, session_id: str) -> None:
-        """End the session. Ending it twice is fine."""
+        """End the session: every node closes what belongs to it within seconds. Ending it twice is fine."""
         async with reachable():
             await self._redis.delete(SESSION(session_id))
 

@@ -1,26 +1,37 @@
 """The Redis client, and every key this server writes: its name, its life and what it holds."""
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import redis.asyncio
 from redis.asyncio.retry import Retry
+from redis.asyncio.sentinel import Sentinel, SentinelConnectionPool
 from redis.backoff import ConstantBackoff
 from redis.exceptions import (
+    AskError,
     BusyLoadingError,
+    ClusterError,
     ConnectionError,  # noqa: A004
     OutOfMemoryError,
     ReadOnlyError,
     RedisError,
+    ResponseError,
+    SlotNotCoveredError,
     TimeoutError,  # noqa: A004
+    TryAgainError,
 )
 
 from protocol.errors import STORAGE_UNAVAILABLE, OperationError
+from storage.redis_cluster import ClusterClient
+from storage.redis_url import Cluster, OneServer, Sentinels, parse_redis_url
 
 SOCKET_TIMEOUT_S = 3.0
 """A command takes a fraction of a millisecond; three seconds is an outage, well inside an operation's deadline."""
+
+SENTINEL_TIMEOUT_S = 1.0
+"""For each Sentinel, one after the other: three of them are asked within the time of a command."""
 
 MAX_CONNECTIONS = 32
 """Per process. Commands are short and pipelined; more callers than this wait for a free one."""
@@ -46,26 +57,47 @@ LOGIN = Key("cw:login:{}", 300, "what a wx.login code was exchanged for; the cod
 HISTORY = Key("cw:history:{}", 86_400, "list: the newest messages of a conversation, for the prompt")
 RUN_META = Key("cw:{{run:{}}}:meta", RESUME_WINDOW_S, "hash: whose run it is and how it stands")
 RUN_LOG = Key("cw:{{run:{}}}:log", RESUME_WINDOW_S, "stream: the frames of a run; an entry's id is its last seq")
+RATE = Key("cw:rate:{}", 60, "zset: when a user or an address did what is limited, within the last minute")
+USER_SOCKETS = Key("cw:sockets:{}", 60, "hash: a user's sockets: since when, last seen when, on which node")
+REPLACED = Key("cw:replaced:{}", 60, "list: sockets of a node that lost their place to newer ones")
 
-KEYS = (SESSION, LOGIN, HISTORY, RUN_META, RUN_LOG)
+KEYS = (SESSION, LOGIN, HISTORY, RUN_META, RUN_LOG, RATE, USER_SOCKETS, REPLACED)
 
-Redis = redis.asyncio.Redis
+Redis: TypeAlias = redis.asyncio.Redis | ClusterClient
+"""What they have in common: single commands, scripts, and pipelines that are no transaction."""
 
 
 @asynccontextmanager
 async def open_redis(url: str) -> AsyncIterator[Redis]:
-    """A client with deadlines, closed when the block ends. It connects when first used."""
-    pool = redis.asyncio.BlockingConnectionPool.from_url(
-        url,
-        max_connections=MAX_CONNECTIONS,
-        timeout=SOCKET_TIMEOUT_S,
-        socket_timeout=SOCKET_TIMEOUT_S,
-        socket_connect_timeout=SOCKET_TIMEOUT_S,
+    """A client with deadlines, closed when the block ends. It connects when first used. Raises ValueError."""
+    opened: AbstractAsyncContextManager[Redis]
+    match parse_redis_url(url):
+        case OneServer() as address:
+            opened = _open_one(address)
+        case Sentinels() as address:
+            opened = _open_sentinels(address)
+        case Cluster() as address:
+            opened = _open_cluster(address)
+    async with opened as client:
+        yield client
+
+
+def _manners() -> dict[str, Any]:
+    """Deadlines and retries, the same for every kind of server."""
+    return {
+        "socket_timeout": SOCKET_TIMEOUT_S,
+        "socket_connect_timeout": SOCKET_TIMEOUT_S,
         # One retry at once: it is what a connection needs that the server closed while it was idle.
-        retry=Retry(ConstantBackoff(0), 1),
-        client_name="cinewire",
-    )
-    client: Redis = redis.asyncio.Redis(connection_pool=pool)
+        "retry": Retry(ConstantBackoff(0), 1),
+        "client_name": "cinewire",
+    }
+
+
+@asynccontextmanager
+async def _open_one(address: OneServer) -> AsyncIterator[Redis]:
+    waiting = {"max_connections": MAX_CONNECTIONS, "timeout": SOCKET_TIMEOUT_S}
+    pool = redis.asyncio.BlockingConnectionPool(**{**waiting, **_manners(), **address.options})
+    client: redis.asyncio.Redis = redis.asyncio.Redis(connection_pool=pool)
     try:
         yield client
     finally:
@@ -73,8 +105,60 @@ async def open_redis(url: str) -> AsyncIterator[Redis]:
         await pool.disconnect()
 
 
-_OUTAGES = (ConnectionError, TimeoutError, BusyLoadingError, ReadOnlyError, OutOfMemoryError, OSError)
+class _SentinelPool(SentinelConnectionPool, redis.asyncio.BlockingConnectionPool):
+    """Connections to the present master, for which callers wait."""
+
+
+@asynccontextmanager
+async def _open_sentinels(address: Sentinels) -> AsyncIterator[Redis]:
+    asking = {
+        "socket_timeout": SENTINEL_TIMEOUT_S,
+        "socket_connect_timeout": SENTINEL_TIMEOUT_S,
+        "retry": Retry(ConstantBackoff(0), 0),  # the next Sentinel is asked instead
+    }
+    options = {**asking, **address.sentinel_options}
+    sentinels = Sentinel(address.hosts, sentinel_kwargs=options)  # type: ignore[no-untyped-call]
+    client: redis.asyncio.Redis = sentinels.master_for(
+        address.service,
+        connection_pool_class=_SentinelPool,
+        max_connections=MAX_CONNECTIONS,
+        timeout=SOCKET_TIMEOUT_S,
+        **_manners(),
+        **address.options,
+    )
+    try:
+        yield client
+    finally:
+        await client.aclose()
+        await sentinels.aclose()
+
+
+@asynccontextmanager
+async def _open_cluster(address: Cluster) -> AsyncIterator[Redis]:
+    client = ClusterClient(
+        address.hosts, max_callers=MAX_CONNECTIONS, patience_s=SOCKET_TIMEOUT_S, **_manners(), **address.options
+    )
+    try:
+        yield client
+    finally:
+        await client.disconnect()
+
+
+_OUTAGES = (
+    ConnectionError,  # Sentinels that know no master raise one too
+    TimeoutError,
+    BusyLoadingError,
+    ReadOnlyError,
+    OutOfMemoryError,
+    ClusterError,
+    SlotNotCoveredError,
+    AskError,  # and MOVED: redirected more often than the client follows
+    TryAgainError,
+    OSError,
+)
 """Away, starting, failing over, or full: what passes without anything being changed here."""
+
+_FAILURES = (RedisError, SlotNotCoveredError, OSError)
 
 
 @asynccontextmanager
@@ -82,12 +166,16 @@ async def reachable() -> AsyncIterator[None]:
     """Turns "Redis is not there" inside the block into an OperationError of kind STORAGE_UNAVAILABLE."""
     try:
         yield
-    except _OUTAGES as error:
+    except _FAILURES as error:
+        if not is_outage(error):
+            raise
         raise OperationError(STORAGE_UNAVAILABLE) from error
 
 
-def is_outage(error: RedisError | OSError) -> bool:
+def is_outage(error: Exception) -> bool:
     """Whether the failure is Redis being away, rather than a mistake of ours."""
+    if isinstance(error, ResponseError) and "NOREPLICAS" in str(error):
+        return True  # a master that may not write while it has too few replicas
     return isinstance(error, _OUTAGES)
 
 

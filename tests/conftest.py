@@ -32,6 +32,8 @@ def _clean_environment() -> Iterator[None]:
             "JWT_SECRET",
             "APP_ENV",
             "PORT",
+            "WORKERS",
+            "PROMETHEUS_MULTIPROC_DIR",
             "HOST",
             "DATA_DIR",
             "ALLOW_GUESTS",

@@ -21,6 +21,8 @@ RANKS = {
     "wsserver.hub": 4,
     "wsserver.auth": 4,
     "wsserver.settings": 4,
+    "wsserver.workers": 3,
+    "wsserver.watch": 3,
     "wsserver.run_log": 3,
     "wsserver.vendors": 2,
     "wsserver.telemetry": 2,

@@ -368,4 +368,5 @@ async def test_a_client_that_does_not_read_is_given_up_and_its_answer_is_not(mod
         with contextlib.suppress(ConnectionClosed):
             while True:
                 await client.receive()
-        assert await client.closed() == 4005
+        # It is told why, unless it did not read for so long that it was dropped.
+        assert await client.closed() in (4005, 1006)

@@ -18,6 +18,7 @@ def _empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_defaults_need_nothing_to_be_set() -> None:
     settings = load_settings()
     assert (settings.host, settings.port, settings.app_env) == ("127.0.0.1", 8000, "development")
+    assert settings.workers == 1
     assert settings.guests_allowed
     assert not settings.json_logs
     assert list(settings.model_servers()) == []
@@ -28,6 +29,8 @@ def test_the_defaults_need_nothing_to_be_set() -> None:
     [
         ("PORT", "http", "PORT: "),
         ("PORT", "70000", "PORT: "),
+        ("WORKERS", "0", "WORKERS: "),
+        ("WORKERS", "65", "WORKERS: "),
         ("APP_ENV", "staging", "APP_ENV: "),
         ("LOG_LEVEL", "loud", "LOG_LEVEL: "),
         ("DATABASE_URL", "mysql://x", "DATABASE_URL: must start with postgresql://"),

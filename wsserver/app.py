@@ -6,9 +6,11 @@ import contextlib
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Awaitable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
+from typing import Any
 
 import asyncpg
 import httpx
@@ -24,6 +26,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route, WebSocketRoute
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from protocol.envelope import MAX_MESSAGE_BYTES, Decoder
 from protocol.errors import OperationError
@@ -33,9 +36,10 @@ from storage.accounts import Sessions
 from storage.chat import Conversations
 from storage.demo.load import load_demo, people_in_chinese
 from storage.embedded import EmbeddedError, Services, embedded_services
+from storage.limits import RateLimits, UserSockets
 from storage.movies import Movies
 from storage.ownership import RunTable
-from storage.postgres import Postgres
+from storage.postgres import POOL_SIZE, Postgres
 from storage.redis import Redis, open_redis, ping
 from storage.runs import RunLogs
 from storage.schema import SchemaError, migrate
@@ -52,12 +56,25 @@ from wsserver.settings import Settings, SettingsError, load_settings
 from wsserver.telemetry import Metrics, configure_logging
 from wsserver.vendors.llm import LanguageModel
 from wsserver.vendors.wechat import LocalLogin, WeChat
-from wsserver.websocket import Sockets
+from wsserver.watch import Seats, SessionWatch
+from wsserver.websocket import ABORT_EXTENSION, Sockets
+from wsserver.workers import (
+    Assignment,
+    NoWorkerError,
+    Plan,
+    metrics_folder,
+    shared_socket,
+    supervise,
+    take_assignment,
+)
 
 log = structlog.get_logger(__name__)
 
 READY_TIMEOUT_S = 2.0
 """A balancer asks every few seconds and gives up after a few."""
+
+DATABASE_CONNECTIONS = 80
+"""Of all workers together: PostgreSQL takes 100 unless it is told otherwise, and a second copy or a tool wants some."""
 
 GRACEFUL_SHUTDOWN_S = 5
 """uvicorn's wait for connections that were told to close. A number, or it would wait for ever."""
@@ -68,6 +85,17 @@ VENDOR_CONNECTIONS = httpx.Limits(max_connections=None, max_keepalive_connection
 
 class StartError(Exception):
     """Why the server could not start, in words for who typed the command."""
+
+
+class _Protocol(WebSocketsSansIOProtocol):
+    """uvicorn's protocol, telling the application how to drop a socket whose client neither reads nor leaves."""
+
+    def handle_connect(self, event: Any) -> None:
+        super().handle_connect(event)
+        scope = getattr(self, "scope", None)
+        if scope is not None:
+            # The application's task has the same dictionary, and begins in the next turn of the loop.
+            scope["extensions"][ABORT_EXTENSION] = {"abort": self.transport.abort}
 
 
 class _Server(uvicorn.Server):
@@ -118,7 +146,8 @@ async def running(settings: Settings, listener: socket.socket, services: Service
     async with contextlib.AsyncExitStack() as stack:
         try:
             await migrate(database_url)
-            postgres = await stack.enter_async_context(Postgres.open(database_url))
+            pool_size = max(1, min(POOL_SIZE, DATABASE_CONNECTIONS // settings.workers))
+            postgres = await stack.enter_async_context(Postgres.open(database_url, size=pool_size))
         except SchemaError as error:
             raise StartError(f"DATABASE_URL: {error}") from error
         except (OSError, TimeoutError, ValueError, asyncpg.PostgresError, OperationError) as error:
@@ -138,21 +167,33 @@ async def running(settings: Settings, listener: socket.socket, services: Service
         )
         metrics = Metrics()
         hub = Hub(RunLogs(redis), metrics, roll_up_s=settings.roll_up_ms / 1000, deadline_s=settings.run_deadline_s)
+        sessions = Sessions(redis)
         authenticator = Authenticator(
-            sessions=Sessions(redis),
+            sessions=sessions,
             exchange=_code_exchange(settings, http_client),
             appid=settings.wechat_appid or "local",
             secret=settings.signing_secret(),
             token_ttl_s=settings.token_ttl_s,
             guests_allowed=settings.guests_allowed,
         )
+        rates = RateLimits(
+            redis,
+            chats_per_min=settings.rate_limit_chats_per_min,
+            logins_per_min=settings.rate_limit_logins_per_min,
+            guest_chats_per_min=settings.rate_limit_guest_chats_per_min,
+            sockets_per_min=settings.rate_limit_sockets_per_min,
+            limit_loopback=settings.rate_limit_loopback,
+        )
         table = RunTable(postgres)
         ownership = Ownership(table, hub)
         answerer = _answerer(settings, http_client, movies)
-        chats = Chats(hub, table, ownership, Conversations(postgres, redis), answerer)
+        chats = Chats(hub, table, ownership, Conversations(postgres, redis), answerer, rates)
+        session_watch = SessionWatch(sessions)
+        authenticator.when_session_ends(session_watch.end)
+        seats = Seats(UserSockets(redis, limit=settings.sockets_per_user), ownership.node)
         decoder = Decoder(OPERATIONS)
         dispatcher = Dispatcher(
-            OPERATIONS, (account_handlers(authenticator), chat_handlers(chats), movie_handlers(movies)), metrics
+            OPERATIONS, (account_handlers(authenticator), chat_handlers(chats), movie_handlers(movies)), metrics, rates
         )
         sockets = Sockets(
             decoder=decoder,
@@ -165,12 +206,16 @@ async def running(settings: Settings, listener: socket.socket, services: Service
                 messages_per_s=settings.rate_limit_messages_per_s,
                 burst=settings.rate_limit_burst,
             ),
+            rates=rates,
+            sessions=session_watch,
+            seats=seats,
             origins=frozenset(settings.cors_origins),
         )
         edge = HttpEdge(
             decoder=decoder,
             dispatcher=dispatcher,
             authenticator=authenticator,
+            sessions=session_watch,
             heartbeat_s=settings.sse_heartbeat_s,
         )
         application = Starlette(
@@ -185,6 +230,8 @@ async def running(settings: Settings, listener: socket.socket, services: Service
         )
         await stack.enter_async_context(hub.open())
         await stack.enter_async_context(ownership.open())
+        await stack.enter_async_context(session_watch.open())
+        await stack.enter_async_context(seats.open())
         await stack.enter_async_context(sockets.open())
         server = await stack.enter_async_context(_served(application, listener))
         yield Node(listener.getsockname()[1], hub, ownership, sockets, server)
@@ -196,7 +243,7 @@ async def _served(application: Starlette, listener: socket.socket) -> AsyncItera
         uvicorn.Config(
             application,
             http="httptools",
-            ws="websockets-sansio",
+            ws=_Protocol,
             ws_max_size=MAX_MESSAGE_BYTES,
             # Deflate costs about 50 KiB a connection, and small frames gain nothing.
             ws_per_message_deflate=False,
@@ -265,8 +312,7 @@ def _operator_routes(postgres: Postgres, redis: Redis, hub: Hub, metrics: Metric
         return _json({"status": "ready" if fine else "not ready", **checks}, 200 if fine else 503)
 
     async def show_metrics(_http: HttpRequest) -> Response:
-        text = prometheus_client.generate_latest(metrics.registry)
-        return Response(text, media_type=prometheus_client.CONTENT_TYPE_LATEST)
+        return Response(metrics.text(), media_type=prometheus_client.CONTENT_TYPE_LATEST)
 
     return [
         Route("/health", health),
@@ -289,7 +335,9 @@ def _json(fields: object, status: int = 200) -> Response:
     return Response(to_json(fields), status, media_type="application/json")
 
 
-async def _serve(settings: Settings, listener: socket.socket, services: Services) -> None:
+async def _serve(
+    settings: Settings, listener: socket.socket, services: Services, say_ready: Callable[[int], None]
+) -> None:
     stop, stop_now = asyncio.Event(), asyncio.Event()
 
     def on_signal() -> None:
@@ -299,8 +347,7 @@ async def _serve(settings: Settings, listener: socket.socket, services: Services
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, on_signal)
     async with running(settings, listener, services) as node:
-        address = f"{settings.host if ':' not in settings.host else f'[{settings.host}]'}:{node.port}"
-        print(f"CineWire is ready: ws://{address}/wechat/ws and http://{address}", flush=True)  # noqa: T201
+        say_ready(node.port)
         await stop.wait()
         log.info("stopping", drain_timeout_s=settings.drain_timeout_s)
         draining = asyncio.create_task(node.drain(settings.drain_timeout_s), name="drain")
@@ -331,17 +378,53 @@ def main(arguments: Sequence[str] = ()) -> int:
     argparse.ArgumentParser(prog="run.py serve", description="Serve. Settings come from the environment.").parse_args(
         list(arguments)
     )
+    assignment = take_assignment()
     try:
         settings = load_settings()
     except SettingsError as error:
         return _say(f"Wrong settings:\n{error}", 2)
     configure_logging(level=settings.log_level, json=settings.json_logs)
     try:
-        with listen(settings.host, settings.port) as listener, _services(settings) as services:
-            uvloop.run(_serve(settings, listener, services))
-    except (StartError, EmbeddedError) as error:
+        if assignment is not None:
+            _work(settings, assignment)
+        elif settings.workers > 1:
+            _supervise(settings)
+        else:
+            with listen(settings.host, settings.port) as listener, _services(settings) as services:
+                uvloop.run(_serve(settings, listener, services, partial(_say_ready, settings.host)))
+    except (StartError, EmbeddedError, NoWorkerError) as error:
         return _say(str(error), 1)
     return 0
+
+
+def _supervise(settings: Settings) -> None:
+    """Serve from several processes."""
+    # A port that others share could be taken along with them: this says that it is somebody else's.
+    with listen(settings.host, settings.port) as probe:
+        port: int = probe.getsockname()[1]
+    try:
+        held = shared_socket(settings.host, port)
+    except OSError as error:
+        raise StartError(f"HOST, PORT: cannot listen on {settings.host}:{port}: {error.strerror}") from error
+    with held, _services(settings) as services, metrics_folder(settings.data_dir) as metrics:
+        assert services.database_url is not None  # noqa: S101 (a service that was not given was started)
+        assert services.redis_url is not None  # noqa: S101
+        plan = Plan(
+            settings.workers, port, services.database_url, services.redis_url, metrics, settings.drain_timeout_s
+        )
+        supervise(plan, partial(_say_ready, settings.host, port))
+
+
+def _work(settings: Settings, assignment: Assignment) -> None:
+    """Serve as one of several processes. The socket listens when everything else is ready."""
+    services = Services(assignment.database_url, assignment.redis_url, None)
+    with shared_socket(settings.host, assignment.port) as listener:
+        uvloop.run(_serve(settings, listener, services, lambda _port: assignment.say_ready()))
+
+
+def _say_ready(host: str, port: int) -> None:
+    address = f"{host if ':' not in host else f'[{host}]'}:{port}"
+    print(f"CineWire is ready: ws://{address}/wechat/ws and http://{address}", flush=True)  # noqa: T201
 
 
 def migrate_main(arguments: Sequence[str] = ()) -> int:
@@ -377,3 +460,7 @@ def _services(settings: Settings, *, redis: bool = True) -> Iterator[Services]:
 def _say(text: str, code: int) -> int:
     print(text, file=sys.stderr if code else sys.stdout)
     return code
+
+
+if __name__ == "__main__":  # a worker; everybody else comes from run.py
+    sys.exit(main())

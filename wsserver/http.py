@@ -33,6 +33,7 @@ from protocol.errors import (
     INVALID_FIELD,
     METHOD_NOT_ALLOWED,
     NOT_FOUND,
+    SESSION_REVOKED,
     TOO_LARGE,
     UNSUPPORTED_MEDIA,
     OperationError,
@@ -43,6 +44,7 @@ from wsserver.auth import Authenticator, bearer_token
 from wsserver.dispatch import Call, Dispatcher, Reply
 from wsserver.hub import Follower, Stream
 from wsserver.outbox import Outbox
+from wsserver.watch import SessionWatch
 
 log = structlog.get_logger(__name__)
 
@@ -62,11 +64,18 @@ class HttpEdge:
     """Makes the routes. Each endpoint reads, finds out who calls, dispatches and dresses what comes back."""
 
     def __init__(
-        self, *, decoder: Decoder, dispatcher: Dispatcher, authenticator: Authenticator, heartbeat_s: float
+        self,
+        *,
+        decoder: Decoder,
+        dispatcher: Dispatcher,
+        authenticator: Authenticator,
+        sessions: SessionWatch,
+        heartbeat_s: float,
     ) -> None:
         self._decoder = decoder
         self._dispatcher = dispatcher
         self._authenticator = authenticator
+        self._sessions = sessions
         self._heartbeat_s = heartbeat_s
 
     def routes(self) -> list[HttpRoute]:
@@ -86,11 +95,11 @@ class HttpEdge:
             message_id = request.id
             operation = self._dispatcher.operations[request.type]
             error_type = operation.error_type
-            answer = await self._call(http, operation, request, None)
+            caller, answer = await self._call(http, operation, request, None)
             if isinstance(answer, Reply):
                 data = answer.data
             elif "text/event-stream" in http.headers.get("accept", ""):
-                return self._events(operation, answer, Shape.TYPED_SSE)
+                return self._events(operation, answer, Shape.TYPED_SSE, caller)
             else:
                 data = await answer.reply() or answer.accepted
             return _json(encode_reply(operation.reply_type, operation.message, data, message_id))
@@ -104,9 +113,9 @@ class HttpEdge:
             try:
                 body = await _read_body(http, route)
                 request = operation.request.model_validate({"type": operation.name, **body.message()})
-                answer = await self._call(http, operation, request, body.guest())
+                caller, answer = await self._call(http, operation, request, body.guest())
                 if isinstance(answer, Stream) and route.shape in (Shape.TYPED_SSE, Shape.STATUS_SSE):
-                    return self._events(operation, answer, route.shape)
+                    return self._events(operation, answer, route.shape, caller)
                 data = answer.data if isinstance(answer, Reply) else await answer.reply()
             except OperationError as error:
                 return dress_error(error, route.shape)
@@ -118,9 +127,10 @@ class HttpEdge:
 
     async def _call(
         self, http: HttpRequest, operation: AnyOperation, request: Request, claim: GuestClaim | None
-    ) -> Reply | Stream[Any]:
+    ) -> tuple[Caller | None, Reply | Stream[Any]]:
         caller = await self._caller(http, operation, claim)
-        return await self._dispatcher.call(Call(caller), request)
+        address = http.client.host if http.client else None
+        return caller, await self._dispatcher.call(Call(caller, address), request)
 
     async def _caller(self, http: HttpRequest, operation: AnyOperation, claim: GuestClaim | None) -> Caller | None:
         """A token says who calls; without one the caller is a guest. A bad token is never overlooked."""
@@ -131,7 +141,7 @@ class HttpEdge:
             return None
         return self._authenticator.guest(claim or _claim_of_header(http))
 
-    def _events(self, operation: AnyOperation, stream: Stream[Any], shape: Shape) -> Response:
+    def _events(self, operation: AnyOperation, stream: Stream[Any], shape: Shape, caller: Caller | None) -> Response:
         render = _typed_event if shape is Shape.TYPED_SSE else _status_event
         start: dict[str, object] = {"type": "generate_start", "content": stream.accepted}
         if isinstance(operation, StreamingOperation) and operation.reply is type(None):
@@ -145,11 +155,19 @@ class HttpEdge:
         if stream.message_id is not None:
             start["id"] = stream.message_id
         first = _event(start if shape is Shape.TYPED_SSE else _status_of(start))
+        revoked = error_object(OperationError(SESSION_REVOKED)) | {"request_id": stream.request_id}
+        last_words = _event(revoked if shape is Shape.TYPED_SSE else _status_of(revoked))
+        session_id = caller.session_id if caller is not None and caller.kind == "user" else None
         return StreamingResponse(
-            self._follow(stream, first, render), media_type="text/event-stream; charset=utf-8", headers=SSE_HEADERS
+            self._follow(stream, first, render, session_id, last_words),
+            media_type="text/event-stream; charset=utf-8",
+            headers=SSE_HEADERS,
         )
 
-    async def _follow(self, stream: Stream[Any], first: bytes, render: Render) -> AsyncIterator[bytes]:
+    async def _follow(
+        self, stream: Stream[Any], first: bytes, render: Render, session_id: str | None, last_words: bytes
+    ) -> AsyncIterator[bytes]:
+        """The events, until the last one or, with `last_words`, until the session is over that they are for."""
         yield first
         if stream.feed is None:
             return
@@ -161,6 +179,12 @@ class HttpEdge:
             on_last=outbox.close,
         )
         unfollow = stream.feed.follow(follower)
+
+        def end() -> None:
+            outbox.put(last_words)
+            outbox.close()
+
+        let_go = _nothing if session_id is None else self._sessions.hold(session_id, end)
         try:
             while True:
                 try:
@@ -174,6 +198,11 @@ class HttpEdge:
                 yield b"".join(events)
         finally:
             unfollow()
+            let_go()
+
+
+def _nothing() -> None:
+    """Lets go of what was not held."""
 
 
 def _put(outbox: Outbox, event: bytes) -> None:

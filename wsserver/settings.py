@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from storage.redis_url import parse_redis_url
 from wsserver.vendors.llm import ModelServer
 
 DASHSCOPE_BASE_URL = "https://dashscope.aliyuncs.com/compatible-mode/v1"
@@ -39,6 +40,8 @@ class Settings(BaseSettings):
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65_535)] = 8000
     """0 takes any free port, which the start prints."""
+    workers: Annotated[int, Field(ge=1, le=64)] = 1
+    """Processes that serve; one per core is as many as help."""
     data_dir: Path = Path(".data")
     app_env: Literal["development", "production"] = "development"
     log_format: Literal["human", "json"] | None = None
@@ -69,6 +72,15 @@ class Settings(BaseSettings):
 
     rate_limit_messages_per_s: Annotated[float, Field(gt=0)] = 20.0
     rate_limit_burst: Annotated[int, Field(ge=1)] = 40
+    rate_limit_chats_per_min: Annotated[int, Field(ge=1)] = 10
+    """Of one user, on all nodes together; so are the next ones, of one address."""
+    rate_limit_logins_per_min: Annotated[int, Field(ge=1)] = 30
+    rate_limit_guest_chats_per_min: Annotated[int, Field(ge=1)] = 30
+    rate_limit_sockets_per_min: Annotated[int, Field(ge=1)] = 120
+    rate_limit_loopback: bool = False
+    """Addresses of this machine are a proxy's that says nothing about its clients, or a developer's."""
+    sockets_per_user: Annotated[int, Field(ge=1)] = 5
+    """As many as WeChat lets one mini program have."""
     login_deadline_s: Annotated[float, Field(gt=0)] = 60.0
     silence_timeout_s: Annotated[float, Field(gt=0)] = 75.0
     roll_up_ms: Annotated[int, Field(ge=0, le=1000)] = 40
@@ -115,8 +127,8 @@ class Settings(BaseSettings):
     @field_validator("redis_url")
     @classmethod
     def _redis_url(cls, url: str | None) -> str | None:
-        if url is not None and urlsplit(url).scheme not in ("redis", "rediss", "unix"):
-            raise ValueError("must start with redis://, rediss:// or unix://")
+        if url is not None:
+            parse_redis_url(url)
         return url
 
     @field_validator("jwt_secret")

@@ -1,11 +1,13 @@
 """Logs and metrics. Logs carry ids and never what people said, who they are or what proves it."""
 
 import logging
+import os
 import sys
 from typing import Any
 
 import structlog
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.multiprocess import MultiProcessCollector
 
 LATENCY_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 """From a ping to an operation's deadline."""
@@ -31,7 +33,10 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        self.connections = Gauge("cinewire_connections", "Open sockets", registry=self.registry)
+        # Of several workers both gauges are the sum over those that live.
+        self.connections = Gauge(
+            "cinewire_connections", "Open sockets", registry=self.registry, multiprocess_mode="livesum"
+        )
         self.closed = Counter("cinewire_connections_closed", "Sockets closed", ["code"], registry=self.registry)
         self.operations = Histogram(
             "cinewire_operation_seconds",
@@ -43,7 +48,7 @@ class Metrics:
         self.refused = Counter(
             "cinewire_messages_refused", "Messages that were no request", ["reason"], registry=self.registry
         )
-        self.runs = Gauge("cinewire_runs", "Answers in the making", registry=self.registry)
+        self.runs = Gauge("cinewire_runs", "Answers in the making", registry=self.registry, multiprocess_mode="livesum")
         self.first_chunk = Histogram(
             "cinewire_first_chunk_seconds",
             "Time from a chat's acceptance to its first text",
@@ -63,6 +68,14 @@ class Metrics:
         self.overflows = Counter(
             "cinewire_outbox_overflows", "Connections given up because they read too slowly", registry=self.registry
         )
+
+    def text(self) -> bytes:
+        """All of it in Prometheus' format; in a worker that of all workers together."""
+        registry = self.registry
+        if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
+            registry = CollectorRegistry()
+            MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+        return generate_latest(registry)
 
 
 def configure_logging(*, level: str, json: bool) -> None:

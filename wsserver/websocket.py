@@ -65,6 +65,9 @@ CLOSE_BATCH, CLOSE_BATCH_S = 200, 0.1
 CLOSE_GRACE_S = 5.0
 """How long a close waits for a client that does not read; then its task ends and the transport is dropped."""
 
+ABORT_EXTENSION = "cinewire.abort"
+"""ASGI extension: `{"abort": callable}` drops the connection at once. Without it a close waits for what is buffered."""
+
 MINI_PROGRAM_ORIGIN = "https://servicewechat.com"
 
 
@@ -79,6 +82,8 @@ class Connection:
         self.outbox = Outbox()
         self.session = Session(sockets.limits, time.monotonic())
         self._sockets = sockets
+        self.closed_at: float | None = None
+        self.abort: Callable[[], None] | None = None
         self._unfollow: dict[str, Callable[[], None]] = {}
 
     def feed(self, text: str) -> None:
@@ -199,6 +204,8 @@ class Connection:
         """Close the socket, after what waits in the outbox. The first reason given is the one that is sent."""
         if self.session.closing is None:
             self.session.closing = code
+        if self.closed_at is None:
+            self.closed_at = time.monotonic()
         self._stop_following()
         self.outbox.close()
 
@@ -207,6 +214,15 @@ class Connection:
         if self.session.closing is None:
             self.session.closing = code
         self._stop_following()
+
+    def is_stuck(self, now: float) -> bool:
+        """Whether the close has waited for too long for the client to read what was sent before it."""
+        return self.closed_at is not None and now - self.closed_at > CLOSE_GRACE_S
+
+    def drop(self) -> None:
+        """Give the connection up with whatever is still buffered for it."""
+        if self.abort is not None:
+            self.abort()
 
     def say(self, frame: bytes) -> None:
         """Send what nobody asked for."""
@@ -298,6 +314,7 @@ class Sockets:
         await send({"type": "websocket.accept", "subprotocol": SUBPROTOCOL if offered else None})
         address = scope["client"][0] if scope.get("client") else None
         connection = Connection(self, secrets.token_hex(8), address)
+        connection.abort = scope.get("extensions", {}).get(ABORT_EXTENSION, {}).get("abort")
         self._connections.add(connection)
         self.metrics.connections.inc()
         structlog.contextvars.bind_contextvars(connection_id=connection.id)
@@ -392,6 +409,8 @@ class Sockets:
                 code = connection.session.overdue(now, epoch_now)
                 if code is not None:
                     connection.close(code)
+                if connection.is_stuck(now):
+                    connection.drop()
 
     def _origin_is_fine(self, headers: Headers) -> bool:
         """Browsers name the page that opens a socket; scripts name none, mini programs WeChat's."""
@@ -399,6 +418,10 @@ class Sockets:
         if origin is None or origin == MINI_PROGRAM_ORIGIN or origin in self._origins:
             return True
         return urlsplit(origin).netloc == headers.get("host")
+
+
+def _nothing() -> None:
+    """Leaves what was not taken."""
 
 
 def _goodbye() -> bytes:

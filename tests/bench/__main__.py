@@ -40,6 +40,7 @@ async def server() -> AsyncIterator[tuple[str, psutil.Process]]:
                 "PORT": "0",
                 "DATA_DIR": f"{folder}/data",
                 "LOG_LEVEL": "error",
+                "RATE_LIMIT_CHATS_PER_MIN": "1000000",
             },
         )
         assert process.stdout is not None

@@ -44,6 +44,7 @@ from protocol.errors import (
     OperationError,
 )
 from storage.chat import Conversations, PastMessage, Place
+from storage.limits import RateLimits
 from storage.ownership import RunRow, RunTable
 from storage.runs import LoggedFrame
 from wsserver.dispatch import Call, Handlers
@@ -141,8 +142,15 @@ class Chats:
     """Makes answers, each once, and leads everybody who asks for one to it."""
 
     def __init__(
-        self, hub: Hub, table: RunTable, ownership: Ownership, conversations: Conversations, answerer: Answerer
+        self,
+        hub: Hub,
+        table: RunTable,
+        ownership: Ownership,
+        conversations: Conversations,
+        answerer: Answerer,
+        rates: RateLimits,
     ) -> None:
+        self._rates = rates
         self._hub = hub
         self._table = table
         self._ownership = ownership
@@ -157,10 +165,11 @@ class Chats:
         """Store the question and begin its answer; sent again under the same id it leads to the answer that there is.
 
         Raises CONVERSATION_NOT_FOUND for a conversation that is not the caller's, CONVERSATION_BUSY, QUEUE_FULL,
-        TOO_MANY_RUNS, DRAINING, STORAGE_UNAVAILABLE.
+        TOO_MANY_RUNS, RATE_LIMITED, DRAINING, STORAGE_UNAVAILABLE.
         """
         caller = call.known_caller
         self._hub.accepts_runs()
+        await self._rates.chat_allowed(caller.user_id, request.id)
         conversation_id = None if request.incognito else request.conversation_id or caller.conversation_id
         row, is_new = await self._begin(caller, request, conversation_id)
         if is_new:

@@ -1,0 +1,75 @@
+"""The client of a Redis Cluster: redis-py's, where its manners differ from those of the client of one server.
+
+* Callers wait for a free connection. redis-py's fails the caller that finds none.
+* A cluster that cannot be found is a ConnectionError. redis-py's error for it is no RedisError at all.
+* There is no MULTI: redis-py runs a thread with a loop of its own for each command of a transaction. What must happen
+  as a whole is a Lua script, which works the same on one server.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+from redis.asyncio.cluster import ClusterNode, ClusterPipeline, RedisCluster
+from redis.exceptions import ConnectionError, RedisClusterException  # noqa: A004
+
+
+class ClusterClient(RedisCluster):
+    """At most `max_callers` commands and as many pipelines at once; others wait, at most `patience_s`."""
+
+    def __init__(
+        self, hosts: Sequence[tuple[str, int]], *, max_callers: int, patience_s: float, **options: Any
+    ) -> None:
+        # Pipelines and commands have gates of their own: a pipeline that is redirected sends commands.
+        super().__init__(
+            startup_nodes=[ClusterNode(host, port) for host, port in hosts], max_connections=2 * max_callers, **options
+        )
+        self._patience_s = patience_s
+        self._commands = asyncio.Semaphore(max_callers)
+        self._pipelines = asyncio.Semaphore(max_callers)
+
+    async def initialize(self, *arguments: Any, **options: Any) -> "ClusterClient":
+        try:
+            await super().initialize(*arguments, **options)
+        except RedisClusterException as error:
+            raise ConnectionError(str(error)) from error
+        return self
+
+    async def execute_command(self, *arguments: Any, **options: Any) -> Any:
+        async with self._turn(self._commands):
+            return await super().execute_command(*arguments, **options)
+
+    def pipeline(self, transaction: Any = None, shard_hint: Any = None) -> ClusterPipeline:
+        if transaction:
+            raise NotImplementedError("a cluster's pipeline is no transaction: use a script")
+        return _Pipeline(self)  # type: ignore[abstract]  # redis-py declares an attribute that only mypy misses
+
+    async def run_pipeline(self, pipeline: "_Pipeline", *arguments: Any, **options: Any) -> list[Any]:
+        async with self._turn(self._pipelines):
+            return await ClusterPipeline.execute(pipeline, *arguments, **options)
+
+    async def disconnect(self) -> None:
+        """Close every connection; `aclose` leaves them open when the cluster has to be found anew."""
+        await self.aclose()
+        await self.nodes_manager.aclose()
+        await self.nodes_manager.aclose("startup_nodes")
+
+    @asynccontextmanager
+    async def _turn(self, gate: asyncio.Semaphore) -> AsyncIterator[None]:
+        try:
+            async with asyncio.timeout(self._patience_s):
+                await gate.acquire()
+        except TimeoutError as error:
+            raise ConnectionError("No connection available.") from error
+        try:
+            yield
+        finally:
+            gate.release()
+
+
+class _Pipeline(ClusterPipeline):
+    async def execute(self, *arguments: Any, **options: Any) -> list[Any]:
+        client = self.cluster_client
+        assert isinstance(client, ClusterClient)  # noqa: S101 (nobody else makes one)
+        return await client.run_pipeline(self, *arguments, **options)

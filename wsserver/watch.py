@@ -1,0 +1,189 @@
+"""What other nodes did to the sockets and streams of this one: sessions that were revoked, users with newer sockets.
+
+It asks Redis once a second rather than being told: a listener may be cut off without noticing, a question that failed
+is simply asked again. While Redis is away nobody is closed.
+"""
+
+import asyncio
+import contextlib
+import secrets
+import time
+from collections import defaultdict
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+import structlog
+from redis.exceptions import RedisError
+
+from protocol.errors import OperationError
+from storage.accounts import Sessions
+from storage.limits import Seat, UserSockets
+from wsserver.tasks import Tasks
+
+log = structlog.get_logger(__name__)
+
+LOOK_S = 1.0
+"""Between questions: a revoked session's sockets have five seconds to close, a replaced one has two."""
+
+LOOK_DEADLINE_S = 10.0
+"""For all questions of one round; longer than one command's outage."""
+
+BATCH = 500
+"""Sessions or seats in one round trip: about 25 KiB, and a millisecond of Redis."""
+
+SAY_AGAIN_S = 20.0
+"""Between sayings that a socket is still there: a third of the time after which it is forgotten."""
+
+MAX_LEFT = 10_000
+"""Seats to give back that may wait for a Redis that is away. Beyond, they are forgotten there by themselves."""
+
+LAST_WORDS_S = 1.0
+"""How long a stop waits to give seats back: they would count as the user's for a minute."""
+
+End = Callable[[], None]
+"""Ends what belongs to a session or sits on a seat. At once, never raises, and twice is fine."""
+
+
+class SessionWatch:
+    """Ends what belongs to a login session, socket or stream, when that session is over, wherever it was ended."""
+
+    def __init__(self, sessions: Sessions) -> None:
+        self._sessions = sessions
+        self._held: defaultdict[str, dict[object, End]] = defaultdict(dict)
+
+    @contextlib.asynccontextmanager
+    async def open(self) -> AsyncIterator["SessionWatch"]:
+        """Watch until the block ends."""
+        async with Tasks().open() as tasks:
+            tasks.spawn(_keep_looking(self._look, asyncio.Event(), "sessions"), name="watch of sessions")
+            yield self
+
+    def hold(self, session_id: str, end: End) -> Callable[[], None]:
+        """Have `end` called when the session is over. Gives the way to let go."""
+        key = object()
+        self._held[session_id][key] = end
+
+        def let_go() -> None:
+            if (held := self._held.get(session_id)) is not None:
+                held.pop(key, None)
+                if not held:
+                    del self._held[session_id]
+
+        return let_go
+
+    def end(self, session_id: str) -> None:
+        """The session is over: end what belongs to it on this node."""
+        for end in tuple(self._held.get(session_id, {}).values()):
+            end()
+
+    async def _look(self) -> None:
+        session_ids = tuple(self._held)
+        for start in range(0, len(session_ids), BATCH):
+            for session_id in await self._sessions.gone(session_ids[start : start + BATCH]):
+                self.end(session_id)
+
+
+class Seats:
+    """The places that users' sockets take on this node. Each is ended when newer ones, on any node, are too many.
+
+    The node that takes one too many hears from Redis who loses theirs, and leaves word for that node. Should the word
+    be lost, the loser hears it when it next says that it is there. Should Redis forget everything, everyone is still
+    there: they say so again, with their age.
+    """
+
+    def __init__(self, user_sockets: UserSockets, node: str) -> None:
+        self._user_sockets = user_sockets
+        self._node = node
+        self._taken: dict[str, tuple[Seat, End]] = {}
+        self._due_at: dict[str, float] = {}
+        self._new: dict[str, Seat] = {}
+        self._left: list[Seat] = []
+        self._changed = asyncio.Event()
+        self._say_again_at = 0.0
+
+    @contextlib.asynccontextmanager
+    async def open(self) -> AsyncIterator["Seats"]:
+        """Watch until the block ends, when the seats that were left are given back."""
+        async with Tasks().open() as tasks:
+            tasks.spawn(_keep_looking(self._look, self._changed, "seats"), name="watch of seats")
+            yield self
+        with contextlib.suppress(OperationError, RedisError, TimeoutError):
+            async with asyncio.timeout(LAST_WORDS_S):
+                await self._give_back()
+
+    def take(self, user_id: str, end: End) -> Callable[[], None]:
+        """A socket logged in as this user; `end` is called when it must make room. Gives the way to leave."""
+        seat = Seat(secrets.token_hex(8), user_id)
+        self._taken[seat.id] = (seat, end)
+        self._new[seat.id] = seat
+        self._changed.set()
+
+        def leave() -> None:
+            if self._taken.pop(seat.id, None) is not None:
+                self._new.pop(seat.id, None)
+                self._due_at.pop(seat.id, None)
+                self._left.append(seat)
+                del self._left[:-MAX_LEFT]
+                self._changed.set()
+
+        return leave
+
+    async def _look(self) -> None:
+        await self._give_back()
+        for seats in self._to_say():
+            replaced = await self._user_sockets.enter(self._node, seats)
+            due_at = time.monotonic() + SAY_AGAIN_S
+            for seat in seats:
+                self._new.pop(seat.id, None)
+                if seat.id in self._taken:
+                    self._due_at[seat.id] = due_at
+            self._end(replaced.pop(self._node, []))
+            if replaced:
+                await self._user_sockets.tell(replaced)
+        while len(lost := await self._user_sockets.take_replaced(self._node, BATCH)) == BATCH:
+            self._end(lost)
+        self._end(lost)
+
+    async def _give_back(self) -> None:
+        while left := self._left[:BATCH]:
+            await self._user_sockets.leave(left)
+            # Others may have been added, or dropped for being too many, meanwhile.
+            given = {seat.id for seat in left}
+            self._left = [seat for seat in self._left if seat.id not in given]
+
+    def _to_say(self) -> list[list[Seat]]:
+        """The new seats, and those that Redis would forget, in batches."""
+        now = time.monotonic()
+        seats = list(self._new.values())
+        if now >= self._say_again_at:
+            self._say_again_at = now + LOOK_S
+            seats += [self._taken[seat_id][0] for seat_id, due_at in self._due_at.items() if due_at <= now]
+        return [seats[start : start + BATCH] for start in range(0, len(seats), BATCH)]
+
+    def _end(self, seat_ids: list[str]) -> None:
+        for seat_id in seat_ids:
+            if seat_id in self._taken:
+                self._taken[seat_id][1]()
+
+
+async def _keep_looking(look: Callable[[], Awaitable[None]], changed: asyncio.Event, what: str) -> None:
+    """Look once a second, and at once when something changed, whatever comes of it."""
+    away = False
+    while True:
+        try:
+            async with asyncio.timeout(LOOK_DEADLINE_S):
+                await look()
+        except (OperationError, TimeoutError):
+            if not away:
+                log.warning("watch waits for Redis", watch=what)
+            away = True
+            await asyncio.sleep(LOOK_S)
+        except RedisError:
+            # It answered, and refused: nobody is closed for that either.
+            log.exception("watch was refused", watch=what)
+            await asyncio.sleep(LOOK_S)
+        else:
+            away = False
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LOOK_S):
+                await changed.wait()
+        changed.clear()
