@@ -187,7 +187,14 @@ async def running(settings: Settings, listener: socket.socket, services: Service
         table = RunTable(postgres)
         ownership = Ownership(table, hub)
         answerer = _answerer(settings, http_client, movies)
-        chats = Chats(hub, table, ownership, Conversations(postgres, redis), answerer, rates)
+        chats = Chats(
+            hub,
+            table=table,
+            ownership=ownership,
+            conversations=Conversations(postgres, redis),
+            answerer=answerer,
+            rates=rates,
+        )
         session_watch = SessionWatch(sessions)
         authenticator.when_session_ends(session_watch.end)
         seats = Seats(UserSockets(redis, limit=settings.sockets_per_user), ownership.node)

@@ -144,6 +144,7 @@ class Chats:
     def __init__(
         self,
         hub: Hub,
+        *,
         table: RunTable,
         ownership: Ownership,
         conversations: Conversations,
