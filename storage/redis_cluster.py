@@ -2,6 +2,8 @@
 
 * Callers wait for a free connection. redis-py's fails the caller that finds none.
 * A cluster that cannot be found is a ConnectionError. redis-py's error for it is no RedisError at all.
+* One caller's failure does not cut the others off. redis-py closes all connections before it looks for the cluster
+  anew, also those in use, and what a caller then gets is the event loop's own error.
 * There is no MULTI: redis-py runs a thread with a loop of its own for each command of a transaction. What must happen
   as a whole is a Lua script, which works the same on one server.
 """
@@ -12,6 +14,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from redis.asyncio.cluster import ClusterNode, ClusterPipeline, RedisCluster
+from redis.asyncio.connection import Connection, SSLConnection
 from redis.exceptions import ConnectionError, RedisClusterException  # noqa: A004
 
 
@@ -25,6 +28,10 @@ class ClusterClient(RedisCluster):
         super().__init__(
             startup_nodes=[ClusterNode(host, port) for host, port in hosts], max_connections=2 * max_callers, **options
         )
+        connection_class = _TLSConnection if options.get("ssl") else _Connection
+        self.connection_kwargs["connection_class"] = connection_class
+        for node in self.nodes_manager.startup_nodes.values():
+            node.connection_class = connection_class
         self._patience_s = patience_s
         self._commands = asyncio.Semaphore(max_callers)
         self._pipelines = asyncio.Semaphore(max_callers)
@@ -49,9 +56,13 @@ class ClusterClient(RedisCluster):
         async with self._turn(self._pipelines):
             return await ClusterPipeline.execute(pipeline, *arguments, **options)
 
+    async def aclose(self) -> None:
+        """Have the cluster found anew before the next command: that is what redis-py calls this for."""
+        self._initialize = True
+
     async def disconnect(self) -> None:
-        """Close every connection; `aclose` leaves them open when the cluster has to be found anew."""
-        await self.aclose()
+        """Close every connection, for good."""
+        await super().aclose()
         await self.nodes_manager.aclose()
         await self.nodes_manager.aclose("startup_nodes")
 
@@ -66,6 +77,21 @@ class ClusterClient(RedisCluster):
             yield
         finally:
             gate.release()
+
+
+class _Connection(Connection):
+    """Another caller may close the connection while this one makes it: that is no mistake, but a lost connection."""
+
+    async def send_packed_command(self, *arguments: Any, **options: Any) -> None:
+        try:
+            await super().send_packed_command(*arguments, **options)
+        except (RuntimeError, TypeError, AttributeError) as error:
+            # uvloop, asyncio from 3.12 on, and a writer that is gone. Bytes are all that is given to it here.
+            raise ConnectionError("closed by another caller") from error
+
+
+class _TLSConnection(_Connection, SSLConnection):
+    pass
 
 
 class _Pipeline(ClusterPipeline):
