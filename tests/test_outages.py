@@ -174,3 +174,24 @@ async def test_an_answer_waits_for_postgresql_to_be_stored(fragile: Fragile) -> 
         history = await client.call({"type": "history"})
     assert [item["content"] for item in history["data"]["items"]] == ["问题", "回答"]
     assert history["data"]["items"][1]["id"] == frames[-1]["message_id"]
+
+
+async def test_a_cancel_needs_no_redis(fragile: Fragile) -> None:
+    gate = Gate()
+    fragile.model.queue(stalls(gate, "说到一半"))
+    async with socket_client(fragile.url) as client:
+        await client.login()
+        await client.send({"type": "chat", "query": "问题", "stream": True, "id": "mine"})
+        await gate.reached.wait()
+        fragile.valkey.stop()
+        await client.send({"type": "cancel", "chat_id": "mine"})
+        frames = await client.receive_until("complete", "error")
+        assert "cancel_response" in {frame["type"] for frame in frames}
+        assert (frames[-1]["answer"], frames[-1]["finish_reason"]) == ("说到一半", "cancelled")
+        fragile.valkey.start()
+        await becomes_ready(fragile.url)
+        request_id = frames[0]["data"]["request_id"]
+        resumed = await client.call({"type": "resume", "request_id": request_id, "after_seq": 0})
+        assert resumed["data"]["recovered"] is True
+        replayed = await client.receive_until("complete")
+    assert replayed == [frame for frame in frames if "seq" in frame]

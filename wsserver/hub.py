@@ -133,11 +133,14 @@ class Feed:
                 await follower.room()
                 follower.deliver(frame)
             # Nothing is awaited between the look and the joining, so no frame can come in between.
-            if follower.at >= self.position or not page:
+            if follower.at >= self.position:
                 follower.live = True
                 if self.ended and follower.on_last is not None:
                     follower.on_last()
                 return
+            if not page:
+                # Redis has lost what others had already: the run's owner logs it again, or the run has an epilogue.
+                await asyncio.sleep(TAIL_S)
 
     def hand_out(self, frame: LoggedFrame) -> None:
         """Give a new frame to all who are up to date; the others find it in their next page."""
@@ -157,9 +160,12 @@ class Tail(Feed):
         self.position = newest.seq if newest else 0
         self.ended = newest is not None and newest.last
         self.quiet_since = time.monotonic()
+        self.epilogue: list[LoggedFrame] = []
+        """The end of a run whose log has none."""
 
     async def page(self, after_seq: int) -> Sequence[LoggedFrame]:
-        return await self._hub.logs.read(self.request_id, after_seq)
+        logged = await self._hub.logs.read(self.request_id, after_seq)
+        return logged or [frame for frame in self.epilogue if frame.seq > after_seq]
 
     def follow(self, follower: Follower) -> Callable[[], None]:
         """As every feed; the log is read for as long as somebody follows."""
@@ -512,10 +518,11 @@ class Hub:
             tail.quiet_since = now
             ending = await self.epilogue(request_id)
             position = tail.position
-            frames = [
+            tail.epilogue = [
                 LoggedFrame(position + number, encode_frame(request_id, position + number, frame, None))
                 for number, frame in enumerate(ending or (), 1)
             ]
+            frames = tail.epilogue
         for frame in frames:
             tail.quiet_since = now
             tail.hand_out(frame)

@@ -121,7 +121,21 @@ async def many_sockets(count: int = 200) -> None:
         print(f"resident memory, after           {process.memory_info().rss / 2**20:.0f} MiB")
 
 
-BENCHES: dict[str, Callable[[], Awaitable[None]]] = {"first-chunk": first_chunk, "many-sockets": many_sockets}
+async def drops() -> None:
+    """5,000 clients, every socket cut about every 2 s and reconnected to a random node: what is lost or doubled."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "pytest", "-q", "-s", "tests/faults/test_drops.py"),
+        cwd=ROOT,
+        env={**os.environ, "FAULT_CLIENTS": os.environ.get("FAULT_CLIENTS", "5000")},
+    )
+    assert await process.wait() == 0, "see above"
+
+
+BENCHES: dict[str, Callable[[], Awaitable[None]]] = {
+    "first-chunk": first_chunk,
+    "many-sockets": many_sockets,
+    "drops": drops,
+}
 
 
 async def run(names: Sequence[str]) -> None:
