@@ -126,7 +126,7 @@ async def drops() -> None:
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "pytest", "-q", "-s", "tests/faults/test_drops.py"),
         cwd=ROOT,
-        env={**os.environ, "FAULT_CLIENTS": os.environ.get("FAULT_CLIENTS", "5000")},
+        env={**os.environ, "DROPS_CLIENTS": os.environ.get("DROPS_CLIENTS", "5000")},
     )
     assert await process.wait() == 0, "see above"
 

@@ -1,0 +1,96 @@
+"""Every socket is cut every other second, and everybody comes back to some other node: nobody sees a difference."""
+
+import asyncio
+import os
+from collections import Counter
+
+import asyncpg
+import pytest
+
+from tests.faults.client import Counts
+from tests.faults.conftest import Ground, Table
+from tests.faults.load import Load, run_load
+from tests.faults.model import text_for
+from tests.faults.nodes import fleet
+
+CLIENTS = int(os.environ.get("DROPS_CLIENTS", "1000"))
+"""On two cores that clients, proxies, nodes, model and storage share, a thousand take about two minutes."""
+
+DELTAS = 400
+PER_S = min(25.0, 8_000.0 / CLIENTS)
+"""Pieces a second for each. At 25 a thousand would wait for the processors and not for the network: most would be cut
+off while they connect, and come back only twice. So each is slower, and comes back five times."""
+
+CUT_EVERY_S = 2.0
+PROCESSES = 2
+PATIENCE_S = max(60.0, 3.0 * DELTAS / PER_S)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(int(PATIENCE_S + 120))
+async def test_clients_that_are_cut_off_all_the_time_get_every_byte_once(ground: Ground, table: Table) -> None:
+    # Without roll-up each of the model's pieces is a frame of its own: 401 chances to lose one.
+    async with fleet(
+        2,
+        ground.folder,
+        database_url=ground.database_url,
+        redis_url=ground.redis_url,
+        model_url=ground.model.url,
+        roll_up_ms="0",
+    ) as nodes:
+        loads = [
+            Load(
+                name=f"断{number}",
+                ports=[node.port for node in nodes.nodes],
+                clients=CLIENTS // PROCESSES,
+                deltas=DELTAS,
+                per_s=PER_S,
+                cut_every_s=CUT_EVERY_S,
+                ramp_s=3.0,
+                patience_s=PATIENCE_S,
+            )
+            for number in range(PROCESSES)
+        ]
+        outcomes = await asyncio.gather(*map(run_load, loads))
+        complaints = nodes.complaints()
+    questions = [asked for load in loads for asked in load.questions]
+    calls = await ground.model.calls()
+    counts, cuts = Counts(), Counter[str]()
+    for outcome in outcomes:
+        counts.add(outcome.counts)
+        cuts += outcome.cuts
+    called = Counter(calls[asked] for asked in questions)
+    table(
+        **counts.figures(),
+        cuts=cuts["fin"] + cuts["rst"],
+        calls_per_question=dict(called),
+        complaints=len(complaints),
+        seconds=max(outcome.elapsed_s for outcome in outcomes),
+    )
+    assert [outcome.failure for outcome in outcomes if outcome.failure] == []
+    assert counts.answers + counts.stored == CLIENTS
+    assert called == {1: CLIENTS}
+    # No node died: nobody is told to begin anew.
+    assert counts.restarts == 0
+    assert complaints == []
+    await check_stored(ground.database_url, questions)
+
+
+async def check_stored(database_url: str, questions: list[str]) -> None:
+    """Each question is stored once, and its answer once and as the model said it."""
+    connection = await asyncpg.connect(database_url)
+    try:
+        rows = await connection.fetch(
+            """
+            SELECT asked.content AS question, array_agg(answered.content) AS answers
+            FROM chat.messages AS asked LEFT JOIN chat.messages AS answered
+                ON answered.request_id = asked.request_id AND answered.role = 'assistant'
+            WHERE asked.role = 'user' GROUP BY asked.request_id, asked.content
+            """
+        )
+    finally:
+        await connection.close()
+    stored = Counter(row["question"] for row in rows)
+    assert stored == Counter(questions)
+    for row in rows:
+        assert row["answers"] == [text_for(row["question"])]
