@@ -31,7 +31,12 @@ async def crew(data_dir: Path, **environment: str) -> AsyncIterator[Server]:
 
 def workers(started: Server) -> list[psutil.Process]:
     children = psutil.Process(started.process.pid).children()
-    return [child for child in children if "wsserver.app" in child.cmdline()]
+    found = []
+    for child in children:
+        with contextlib.suppress(psutil.NoSuchProcess):  # it may end while it is looked at
+            if "wsserver.app" in child.cmdline():
+                found.append(child)
+    return found
 
 
 def sockets_of(worker: psutil.Process) -> set[int]:

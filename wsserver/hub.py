@@ -36,6 +36,9 @@ FINISH_S = 40.0
 STOP_S = 5.0
 """The same when the server itself is stopping, where somebody waits for it."""
 
+SEQ_GAP = 1_000_000
+"""How far above the log a new beginning is numbered: more than a run can have sent while Redis took none of it."""
+
 TAIL_S = 0.04
 """How often the logs of runs on other nodes are read: as often as a run sends text."""
 
@@ -517,7 +520,8 @@ class Hub:
         if not frames and now - tail.quiet_since > 2.0 and self.epilogue is not None:
             tail.quiet_since = now
             ending = await self.epilogue(request_id)
-            position = tail.position
+            # Above whatever the run's owner may still log: under one seq there is never another frame.
+            position = tail.position + SEQ_GAP
             tail.epilogue = [
                 LoggedFrame(position + number, encode_frame(request_id, position + number, frame, None))
                 for number, frame in enumerate(ending or (), 1)

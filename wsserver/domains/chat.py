@@ -48,7 +48,7 @@ from storage.limits import RateLimits
 from storage.ownership import RunRow, RunTable
 from storage.runs import LoggedFrame
 from wsserver.dispatch import Call, Handlers
-from wsserver.hub import FINISH_S, Failure, Feed, Follower, Hub, Recorded, Run, StoppedError, Stream
+from wsserver.hub import FINISH_S, SEQ_GAP, Failure, Feed, Follower, Hub, Recorded, Run, StoppedError, Stream
 from wsserver.ownership import Ownership
 from wsserver.vendors.llm import Finished, LanguageModel, TextDelta, Turn
 
@@ -67,9 +67,6 @@ INTERRUPT_POLL_S = 0.05
 
 LOG_LAG_S, LOG_LAG_POLLS = 2.0, 20
 """How far a log may lag behind the end of its run (a busy node's batches), and how often that is waited for."""
-
-SEQ_GAP = 1_000
-"""How far above the log a new owner begins: the old one may have sent 250 ms of frames, and a thousand, unlogged."""
 
 MAX_TAKEOVERS = 1
 """An answer that costs two nodes their lives is not tried on a third."""
@@ -276,6 +273,7 @@ class Chats:
         await self._make(run, asked)
 
     async def _lose(self, run: Run, asked: _Asked) -> None:
+        run.publish(Restart("node_lost"))
         await self._settle(run, asked, "failed", None)
         raise OperationError(RUN_LOST)
 
