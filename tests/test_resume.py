@@ -104,6 +104,15 @@ async def test_an_answer_is_resumed_from_any_seq_again_and_again_while_it_runs_a
     assert text_of(whole) == whole[-1]["answer"]
 
 
+async def test_who_has_had_more_than_the_log_gets_the_stored_message(pair: Pair) -> None:
+    async with user(pair.one, new_code()) as client:
+        request_id = await ask(client)
+        whole = await client.receive_until("complete")
+        reply = await client.call({"type": "resume", "request_id": request_id, "after_seq": 1_000_000})
+    assert reply["data"]["recovered"] is False
+    assert reply["data"]["message"]["content"] == whole[-1]["answer"]
+
+
 async def test_several_sockets_follow_one_run_at_once(pair: Pair) -> None:
     gate, code = Gate(), new_code()
     pair.model.queue(stalls(gate, "一", "二"))

@@ -392,6 +392,10 @@ class Chats:
                 feed = await self._hub.feed(request.request_id)
             else:
                 return await self._gone(caller, request.request_id, row)
+        if feed.ended and request.after_seq > feed.position:
+            # It has had more than the log ever got: what was stored is all that there is to add.
+            row = await self._table.find(user_id=caller.user_id, request_id=request.request_id)
+            return await self._gone(caller, request.request_id, row)
         return Stream(
             request_id=request.request_id,
             accepted=Resumed(recovered=True, last_seq=feed.position, running=not feed.ended),
