@@ -12,7 +12,9 @@ from pydantic_core import from_json
 from websockets.exceptions import ConnectionClosed
 
 from protocol.chat import Complete, Restart, Status
-from protocol.errors import MODEL_INTERRUPTED, STORAGE_UNAVAILABLE, OperationError
+from protocol.errors import MODEL_INTERRUPTED, RUN_NOT_FOUND, STORAGE_UNAVAILABLE, OperationError
+from storage.ownership import RunTable
+from storage.postgres import Postgres
 from storage.redis import RUN_LOG, RUN_META, Redis
 from storage.runs import Appended, Entry, LoggedFrame, RunLogs
 from tests.clients import PATIENCE_S, socket_client
@@ -20,6 +22,7 @@ from tests.conftest import ModelNode
 from tests.standins.llm import rate
 from wsserver.hub import Feed, Follower, Hub, Run
 from wsserver.outbox import Outbox
+from wsserver.ownership import Ownership
 from wsserver.telemetry import Metrics
 
 
@@ -370,3 +373,23 @@ async def test_a_client_that_does_not_read_is_given_up_and_its_answer_is_not(mod
                 await client.receive()
         # It is told why, unless it did not read for so long that it was dropped.
         assert await client.closed() in (4005, 1006)
+
+
+async def test_an_end_that_came_too_late_to_be_stored_holds_nothing_up(hub: Hub, postgres: Postgres) -> None:
+    ownership = Ownership(RunTable(postgres), hub)
+    tried = asyncio.Event()
+
+    async def taken_by_another() -> None:
+        tried.set()
+        raise OperationError(RUN_NOT_FOUND)
+
+    stored = asyncio.Event()
+
+    async def still_ours() -> None:
+        stored.set()
+
+    ownership.settle_later("theirs", taken_by_another)
+    ownership.settle_later("ours", still_ours)
+    async with ownership.open(), asyncio.timeout(PATIENCE_S):
+        await tried.wait()
+        await stored.wait()

@@ -14,7 +14,7 @@ from functools import partial
 
 import structlog
 
-from protocol.errors import OperationError
+from protocol.errors import RUN_NOT_FOUND, OperationError
 from storage.ownership import Owned, RunRow, RunTable
 from wsserver.hub import Hub
 from wsserver.tasks import Tasks
@@ -116,7 +116,12 @@ class Ownership:
         if self._is_due("beat", BEAT_S):
             await self._table.beat(self.node)
         for request_id, settle in tuple(self._unsettled.items()):
-            await settle()
+            try:
+                await settle()
+            except OperationError as error:
+                if error.kind is not RUN_NOT_FOUND:
+                    raise
+                log.warning("run was another node's before its end was stored", request_id=request_id)
             del self._unsettled[request_id]
         owned = {one.request_id: one for one in await self._table.owned(self.node)}
         if time.monotonic() - looked_at > STILL_S:
