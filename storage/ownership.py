@@ -70,6 +70,18 @@ class Owned:
     stop: Stop | None
 
 
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A run that is over. `owner_beats`: whether the node that made it lives, and may still be logging its end."""
+
+    row: RunRow
+    owner_beats: bool
+
+    @property
+    def s_ago(self) -> float:
+        return self.row.ended_s_ago or 0.0
+
+
 _COLUMNS = """request_id, user_id, session_id, client_id, conversation_id, state, epoch, takeovers, position, previous,
     extract(epoch FROM clock_timestamp() - ended_at)::double precision AS ended_s_ago, request"""
 
@@ -236,6 +248,22 @@ class RunTable:
                 f"SELECT {_COLUMNS} FROM chat.runs WHERE request_id = $1 AND user_id = $2", request_id, user_id
             )
         return None if row is None else _run(row)
+
+    async def ended(self, request_ids: Sequence[str], lease: timedelta) -> list[Ended]:
+        """Those of the runs that are over."""
+        async with self._postgres.connection() as connection:
+            rows = await connection.fetch(
+                f"""
+                SELECT {_COLUMNS}, EXISTS (
+                    SELECT FROM chat.nodes
+                    WHERE nodes.id = runs.node AND nodes.beat > clock_timestamp() - $2::interval
+                ) AS owner_beats
+                FROM chat.runs WHERE request_id = ANY($1::text[]) AND state IN ('done', 'failed')
+                """,
+                request_ids,
+                lease,
+            )
+        return [Ended(_run(row), row["owner_beats"]) for row in rows]
 
     async def answer(self, *, user_id: str, request_id: str) -> Message | None:
         """The stored answer of the user's run, however long ago."""

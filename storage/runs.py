@@ -44,6 +44,15 @@ return newest and tonumber(string.match(newest[1], '^%d+')) or 0
 
 
 @dataclass(frozen=True, slots=True)
+class Claim:
+    """A run whose log is to be this owner's."""
+
+    request_id: str
+    epoch: int
+    description: Mapping[str, str] = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class Entry:
     """Consecutive encoded frames of one run: those after `after_seq` up to `last_seq`."""
 
@@ -81,12 +90,24 @@ class RunLogs:
 
     async def own(self, request_id: str, epoch: int, description: Mapping[str, str]) -> int:
         """Become the log's owner, above every earlier one, and describe the run: the log's last seq, 0 when empty."""
-        fields = [text for pair in description.items() for text in pair]
+        return (await self.own_all([Claim(request_id, epoch, description)]))[0]
+
+    async def own_all(self, claims: Sequence[Claim]) -> list[int]:
+        """The same for different runs, in one round trip."""
         async with reachable():
-            last_seq: Any = await self._redis.eval(
-                OWN, 2, RUN_META(request_id), RUN_LOG(request_id), str(epoch), str(RUN_META.ttl_s), *fields
-            )
-        return int(last_seq)
+            pipeline = self._redis.pipeline(transaction=False)
+            for claim in claims:
+                pipeline.eval(
+                    OWN,
+                    2,
+                    RUN_META(claim.request_id),
+                    RUN_LOG(claim.request_id),
+                    str(claim.epoch),
+                    str(RUN_META.ttl_s),
+                    *(text for pair in claim.description.items() for text in pair),
+                )
+            last_seqs: list[Any] = await pipeline.execute()
+        return [int(last_seq) for last_seq in last_seqs]
 
     async def append(self, entries: Sequence[Entry]) -> list[Appended]:
         """Add entries of different runs, in one round trip."""

@@ -24,6 +24,8 @@ RANKS = {
     "wsserver.workers": 3,
     "wsserver.watch": 3,
     "wsserver.run_log": 3,
+    "wsserver.tails": 3,
+    "wsserver.feed": 2,
     "wsserver.vendors": 2,
     "wsserver.telemetry": 2,
     "wsserver.outbox": 2,

@@ -20,7 +20,8 @@ from storage.runs import Appended, Entry, LoggedFrame, RunLogs
 from tests.clients import PATIENCE_S, socket_client
 from tests.conftest import ModelNode
 from tests.standins.llm import rate
-from wsserver.hub import Feed, Follower, Hub, Run
+from wsserver.feed import Feed, Follower
+from wsserver.hub import Hub, Run
 from wsserver.outbox import Outbox
 from wsserver.ownership import Ownership
 from wsserver.telemetry import Metrics

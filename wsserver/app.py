@@ -46,8 +46,9 @@ from storage.schema import SchemaError, migrate
 from wsserver.auth import Authenticator, CodeExchange
 from wsserver.dispatch import Dispatcher
 from wsserver.domains.accounts import account_handlers
+from wsserver.domains.answering import DEFAULT_SYSTEM_PROMPT, Answerer, Answering, ModelAnswerer
 from wsserver.domains.assistant.catalogue import CatalogueAssistant
-from wsserver.domains.chat import DEFAULT_SYSTEM_PROMPT, Answerer, Chats, ModelAnswerer, chat_handlers
+from wsserver.domains.chat import Chats, chat_handlers
 from wsserver.domains.movies import movie_handlers
 from wsserver.http import HttpEdge, on_http_exception
 from wsserver.hub import Hub
@@ -137,17 +138,26 @@ class Node:
         await self.hub.stop_runs()
 
 
+@dataclass(frozen=True, slots=True)
+class Storage:
+    """Connections to where things are kept. `undisturbed` is one that no request ever waits for."""
+
+    postgres: Postgres
+    undisturbed: Postgres
+    redis: Redis
+
+
 @contextlib.asynccontextmanager
-async def running(settings: Settings, listener: socket.socket, services: Services) -> AsyncIterator[Node]:
-    """Serve on `listener` until the block ends. Raises StartError when a service cannot be reached."""
+async def _storage(settings: Settings, services: Services) -> AsyncIterator[Storage]:
     database_url, redis_url = services.database_url, services.redis_url
     assert database_url is not None  # noqa: S101 (a service that was not given was started)
     assert redis_url is not None  # noqa: S101
     async with contextlib.AsyncExitStack() as stack:
         try:
             await migrate(database_url)
-            pool_size = max(1, min(POOL_SIZE, DATABASE_CONNECTIONS // settings.workers))
-            postgres = await stack.enter_async_context(Postgres.open(database_url, size=pool_size))
+            size = max(1, min(POOL_SIZE, DATABASE_CONNECTIONS // settings.workers - 1))
+            postgres = await stack.enter_async_context(Postgres.open(database_url, size=size))
+            undisturbed = await stack.enter_async_context(Postgres.open(database_url, size=1))
         except SchemaError as error:
             raise StartError(f"DATABASE_URL: {error}") from error
         except (OSError, TimeoutError, ValueError, asyncpg.PostgresError, OperationError) as error:
@@ -157,6 +167,15 @@ async def running(settings: Settings, listener: socket.socket, services: Service
             await ping(redis)
         except OperationError as error:
             raise StartError(f"REDIS_URL: Redis cannot be reached: {error.__cause__}") from error
+        yield Storage(postgres, undisturbed, redis)
+
+
+@contextlib.asynccontextmanager
+async def running(settings: Settings, listener: socket.socket, services: Services) -> AsyncIterator[Node]:
+    """Serve on `listener` until the block ends. Raises StartError when a service cannot be reached."""
+    async with contextlib.AsyncExitStack() as stack:
+        storage = await stack.enter_async_context(_storage(settings, services))
+        postgres, redis = storage.postgres, storage.redis
         movies = Movies(postgres)
         if settings.database_url is None:
             loaded = await load_demo(movies)
@@ -176,24 +195,19 @@ async def running(settings: Settings, listener: socket.socket, services: Service
             token_ttl_s=settings.token_ttl_s,
             guests_allowed=settings.guests_allowed,
         )
-        rates = RateLimits(
-            redis,
-            chats_per_min=settings.rate_limit_chats_per_min,
-            logins_per_min=settings.rate_limit_logins_per_min,
-            guest_chats_per_min=settings.rate_limit_guest_chats_per_min,
-            sockets_per_min=settings.rate_limit_sockets_per_min,
-            limit_loopback=settings.rate_limit_loopback,
-        )
+        rates = _rates(settings, redis)
         table = RunTable(postgres)
-        ownership = Ownership(table, hub)
-        answerer = _answerer(settings, http_client, movies)
-        chats = Chats(
+        ownership = Ownership(RunTable(storage.undisturbed), hub)
+        conversations = Conversations(postgres, redis)
+        answering = Answering(
             hub,
             table=table,
             ownership=ownership,
-            conversations=Conversations(postgres, redis),
-            answerer=answerer,
-            rates=rates,
+            conversations=conversations,
+            answerer=_answerer(settings, http_client, movies),
+        )
+        chats = Chats(
+            hub, table=table, ownership=ownership, conversations=conversations, answering=answering, rates=rates
         )
         session_watch = SessionWatch(sessions)
         authenticator.when_session_ends(session_watch.end)
@@ -268,6 +282,17 @@ async def _served(application: Starlette, listener: socket.socket) -> AsyncItera
     finally:
         server.should_exit = True
         await serving
+
+
+def _rates(settings: Settings, redis: Redis) -> RateLimits:
+    return RateLimits(
+        redis,
+        chats_per_min=settings.rate_limit_chats_per_min,
+        logins_per_min=settings.rate_limit_logins_per_min,
+        guest_chats_per_min=settings.rate_limit_guest_chats_per_min,
+        sockets_per_min=settings.rate_limit_sockets_per_min,
+        limit_loopback=settings.rate_limit_loopback,
+    )
 
 
 def _code_exchange(settings: Settings, client: httpx.AsyncClient) -> CodeExchange:

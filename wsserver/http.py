@@ -42,7 +42,8 @@ from protocol.operation import Access, AnyOperation, Body, GuestClaim, Request, 
 from storage.runs import LoggedFrame
 from wsserver.auth import Authenticator, bearer_token
 from wsserver.dispatch import Call, Dispatcher, Reply
-from wsserver.hub import Follower, Stream
+from wsserver.feed import Follower
+from wsserver.hub import Stream
 from wsserver.outbox import Outbox
 from wsserver.watch import SessionWatch
 

@@ -1,8 +1,8 @@
-"""The runs of this node: answers in the making, their frames in order, and whoever follows them.
+"""The runs of this node: answers in the making, and their frames in order.
 
 A run belongs to the server. Its frames get their `seq` here, once; they go at once to the followers on this node and,
-behind that, into the run's log. A run that another node makes is followed by its log. Nothing here knows what an
-answer is about or what a socket is.
+behind that, into the run's log, by which other nodes follow it. Nothing here knows what an answer is about or what a
+socket is.
 """
 
 import asyncio
@@ -19,7 +19,9 @@ from protocol.chat import Chunk
 from protocol.envelope import Frame, encode_frame, error_object
 from protocol.errors import DEADLINE_EXCEEDED, DRAINING, INTERNAL, OperationError
 from storage.runs import LoggedFrame, RunLogs
+from wsserver.feed import PAGE_FRAMES, Feed
 from wsserver.run_log import RunLogWriter
+from wsserver.tails import Tail, Tails
 from wsserver.tasks import Tasks
 from wsserver.telemetry import Metrics
 
@@ -27,23 +29,11 @@ log = structlog.get_logger(__name__)
 
 ReplyT = TypeVar("ReplyT", bound=BaseModel | None)
 
-PAGE_FRAMES = 100
-"""Frames handed to a follower at once while it catches up: a few kilobytes to some tens of them."""
-
 FINISH_S = 40.0
 """How long a run may take to put away what it has, once it was stopped: PostgreSQL restarts in a few seconds."""
 
 STOP_S = 5.0
 """The same when the server itself is stopping, where somebody waits for it."""
-
-SEQ_GAP = 1_000_000
-"""How far above the log a new beginning is numbered: more than a run can have sent while Redis took none of it."""
-
-TAIL_S = 0.04
-"""How often the logs of runs on other nodes are read: as often as a run sends text."""
-
-TAIL_RETRY_S = 0.5
-"""The same while Redis is away."""
 
 Stop = Literal["cancelled", "interrupted", "handed over"]
 
@@ -67,127 +57,6 @@ class StoppedError(Exception):
     def __init__(self, stop: Stop) -> None:
         super().__init__(stop)
         self.stop: Stop = stop
-
-
-class Follower:
-    """Somebody who gets a run's frames, each once and in order. `room` is waited for between pages of a replay."""
-
-    __slots__ = ("_put", "at", "live", "on_last", "room")
-
-    def __init__(
-        self,
-        put: Callable[[LoggedFrame], None],
-        room: Callable[[], Awaitable[None]],
-        *,
-        after_seq: int = 0,
-        on_last: Callable[[], None] | None = None,
-    ) -> None:
-        self._put = put
-        self.room = room
-        self.at = after_seq
-        self.live = False
-        self.on_last = on_last
-
-    def deliver(self, frame: LoggedFrame) -> None:
-        """Take a frame, unless it was had before."""
-        if frame.seq > self.at:
-            self.at = frame.seq
-            self._put(frame)
-        if frame.last and self.on_last is not None:
-            self.on_last()
-
-
-class Feed:
-    """The frames of one run for its followers on this node: the missing ones first, then each as it comes."""
-
-    def __init__(self, request_id: str, spawn: Callable[..., object]) -> None:
-        self.request_id = request_id
-        self.position = 0
-        self.ended = False
-        self.followers: list[Follower] = []
-        self._spawn = spawn
-
-    async def page(self, after_seq: int) -> Sequence[LoggedFrame]:
-        """Some of the frames after `after_seq`, in order; none when there are no more yet."""
-        raise NotImplementedError
-
-    def follow(self, follower: Follower) -> Callable[[], None]:
-        """Hand over the frames that the follower has not had, then each new one. Gives the way to stop it."""
-        self.followers.append(follower)
-        if follower.at >= self.position and not self.ended:
-            follower.live = True
-        else:
-            self._spawn(self._catch_up(follower), name=f"replay of {self.request_id}")
-
-        def unfollow() -> None:
-            with contextlib.suppress(ValueError):
-                self.followers.remove(follower)
-
-        return unfollow
-
-    async def _catch_up(self, follower: Follower) -> None:
-        while follower in self.followers:
-            try:
-                page = await self.page(follower.at)
-            except OperationError:
-                await asyncio.sleep(TAIL_RETRY_S)
-                continue
-            for frame in page:
-                await follower.room()
-                follower.deliver(frame)
-            # Nothing is awaited between the look and the joining, so no frame can come in between.
-            if follower.at >= self.position:
-                follower.live = True
-                if self.ended and follower.on_last is not None:
-                    follower.on_last()
-                return
-            if not page:
-                # Redis has lost what others had already: the run's owner logs it again, or the run has an epilogue.
-                await asyncio.sleep(TAIL_S)
-
-    def hand_out(self, frame: LoggedFrame) -> None:
-        """Give a new frame to all who are up to date; the others find it in their next page."""
-        self.position = frame.seq
-        self.ended = self.ended or frame.last
-        for follower in tuple(self.followers):
-            if follower.live:
-                follower.deliver(frame)
-
-
-class Tail(Feed):
-    """A run that another node makes, followed by its log."""
-
-    def __init__(self, hub: "Hub", request_id: str, newest: LoggedFrame | None) -> None:
-        super().__init__(request_id, hub.spawn)
-        self._hub = hub
-        self.position = newest.seq if newest else 0
-        self.ended = newest is not None and newest.last
-        self.quiet_since = time.monotonic()
-        self.epilogue: list[LoggedFrame] = []
-        """The end of a run whose log has none."""
-
-    async def page(self, after_seq: int) -> Sequence[LoggedFrame]:
-        logged = await self._hub.logs.read(self.request_id, after_seq)
-        return logged or [frame for frame in self.epilogue if frame.seq > after_seq]
-
-    def follow(self, follower: Follower) -> Callable[[], None]:
-        """As every feed; the log is read for as long as somebody follows."""
-        return Feed.follow(self._hub.tailed(self), follower)
-
-
-class Recorded(Feed):
-    """A run that is over and whose frames are all here."""
-
-    def __init__(self, hub: "Hub", request_id: str, frames: Sequence[Frame], message_id: str | None) -> None:
-        super().__init__(request_id, hub.spawn)
-        self._frames = [
-            LoggedFrame(seq, encode_frame(request_id, seq, frame, message_id)) for seq, frame in enumerate(frames, 1)
-        ]
-        self.position = len(self._frames)
-        self.ended = True
-
-    async def page(self, after_seq: int) -> Sequence[LoggedFrame]:
-        return self._frames[after_seq:]
 
 
 class Run(Feed):
@@ -350,6 +219,10 @@ class Stream(Generic[ReplyT]):
     message_id: str | None = None
 
 
+async def _nothing_to_settle(_run: Run) -> None:
+    """Where no table knows of runs."""
+
+
 class Hub:
     """Owns the tasks of this node's runs, the writing of their logs, and the reading of others'."""
 
@@ -359,15 +232,14 @@ class Hub:
         self.roll_up_s = roll_up_s
         self.deadline_s = deadline_s
         self.log_writer = RunLogWriter(logs, metrics)
-        self.epilogue: Callable[[str], Awaitable[Sequence[Frame] | None]] | None = None
-        """How a run ended whose log does not say so: its last frames, None while it goes on."""
+        self.tails = Tails(logs, self.spawn)
+        self.settle_failed: Callable[[Run], Awaitable[None]] = _nothing_to_settle
+        """Stores that a run ended by a mistake of ours. Raises OperationError, and StoppedError when it is not ours."""
         self.stood_still: Callable[[], bool] = lambda: False
         """Whether this process stood still for so long that its runs may be others' by now."""
         self._tasks = Tasks()
         self._runs: dict[str, Run] = {}
         self._running: dict[asyncio.Task[None], Run] = {}
-        self._tails: dict[str, Tail] = {}
-        self._tailed = asyncio.Event()
         self._draining = False
 
     @contextlib.asynccontextmanager
@@ -375,7 +247,8 @@ class Hub:
         """Run until the block ends; then answers still in the making are put away as they are, and all is logged."""
         async with Tasks().open() as own:
             own.spawn(self.log_writer.run(), name="run log writer")
-            own.spawn(self._read_tails(), name="run log reader")
+            own.spawn(self.tails.read(), name="run log reader")
+            own.spawn(self.tails.look_for_ends(), name="ends of run logs")
             try:
                 async with self._tasks.open():
                     try:
@@ -414,19 +287,12 @@ class Hub:
 
     async def feed(self, request_id: str) -> Feed:
         """The run's frames, made here or elsewhere. Raises STORAGE_UNAVAILABLE."""
-        return self.run(request_id) or Tail(self, request_id, await self.logs.newest(request_id))
-
-    def tailed(self, tail: Tail) -> Tail:
-        """Have the log of a run read for its followers: by the tail that does it already, or else by this one."""
-        if tail.ended:
-            return tail
-        self._tailed.set()
-        return self._tails.setdefault(tail.request_id, tail)
+        return self.run(request_id) or await self.tails.tail(request_id)
 
     def move_followers(self, run: Run) -> None:
         """Have who follows a run that is no longer ours go on by its log."""
         followers, run.followers = run.followers, []
-        tail = Tail(self, run.request_id, None)
+        tail = Tail(self.tails, run.request_id, None)
         tail.position = run.position
         for follower in followers:
             follower.live = False
@@ -459,6 +325,14 @@ class Hub:
         # The log may lag behind: until it has all, whoever comes back is served from here.
         self.log_writer.when_logged(run, lambda: self._forget(run))
 
+    async def _store_failure(self, run: Run) -> None:
+        try:
+            await self.settle_failed(run)
+        except (OperationError, StoppedError):
+            log.warning("failure of a run is not stored", request_id=run.request_id)
+        except Exception:
+            log.exception("failure of a run cannot be stored", request_id=run.request_id)
+
     def _forget(self, run: Run) -> None:
         if self._runs.get(run.request_id) is run:
             del self._runs[run.request_id]
@@ -483,50 +357,11 @@ class Hub:
             kind = DEADLINE_EXCEEDED if deadline.expired() else INTERNAL
             end = kind.reason
             log.exception("run failed", request_id=run.request_id)
+            # First that it is over, then the saying so: nobody may begin anew what was said to have failed.
+            await self._store_failure(run)
             run.publish(Failure(OperationError(kind)))
         finally:
             elapsed_s = time.monotonic() - run.started
             self.metrics.answers.labels(end).observe(elapsed_s)
             self.log_writer.end(run, end)
             log.info("run ended", request_id=run.request_id, end=end, ms=round(elapsed_s * 1000))
-
-    async def _read_tails(self) -> None:
-        last_watch = 0.0
-        while True:
-            await self._tailed.wait()
-            for request_id, tail in tuple(self._tails.items()):
-                if not tail.followers or tail.ended:
-                    del self._tails[request_id]
-            if not self._tails:
-                self._tailed.clear()
-                continue
-            after = {request_id: tail.position for request_id, tail in self._tails.items()}
-            watch = time.monotonic() - last_watch > 5.0
-            try:
-                pages = await self.logs.read_many(after, watch=watch)
-            except OperationError:
-                await asyncio.sleep(TAIL_RETRY_S)
-                continue
-            last_watch = time.monotonic() if watch else last_watch
-            for request_id, frames in pages.items():
-                await self._hand_out(request_id, frames)
-            await asyncio.sleep(TAIL_S)
-
-    async def _hand_out(self, request_id: str, frames: Sequence[LoggedFrame]) -> None:
-        tail = self._tails.get(request_id)
-        if tail is None:
-            return
-        now = time.monotonic()
-        if not frames and now - tail.quiet_since > 2.0 and self.epilogue is not None:
-            tail.quiet_since = now
-            ending = await self.epilogue(request_id)
-            # Above whatever the run's owner may still log: under one seq there is never another frame.
-            position = tail.position + SEQ_GAP
-            tail.epilogue = [
-                LoggedFrame(position + number, encode_frame(request_id, position + number, frame, None))
-                for number, frame in enumerate(ending or (), 1)
-            ]
-            frames = tail.epilogue
-        for frame in frames:
-            tail.quiet_since = now
-            tail.hand_out(frame)

@@ -40,6 +40,10 @@ TAKE_AT_ONCE = 200
 MISSING_S = 2.0
 """How long the table may say that a run is ours while nothing makes it, before it is begun anew."""
 
+SETTLE_S = 3 * BEAT_S
+"""How long a node that has just started takes nothing over: PostgreSQL may have just started too, and then nobody
+has beaten for a while."""
+
 FORGET_S = 60.0
 """Between deletions of rows that nobody can ask for any more."""
 
@@ -48,6 +52,7 @@ class Ownership:
     """This node's part in making every run exactly once."""
 
     def __init__(self, table: RunTable, hub: Hub) -> None:
+        """`table` is on a connection of its own: a beat that waits behind chats makes a busy node look dead."""
         self.node = secrets.token_hex(8)
         self.taken: Callable[[RunRow], None] = lambda _row: None
         """Called with a run that this node has to begin anew."""
@@ -62,7 +67,7 @@ class Ownership:
         self._missing: dict[str, float] = {}
         self._unsettled: dict[str, Callable[[], Awaitable[object]]] = {}
         self._due: dict[str, float] = {}
-        self._take_from = 0.0
+        self._take_from = time.monotonic() + SETTLE_S
         hub.stood_still = self._check_pulse
 
     @contextlib.asynccontextmanager
@@ -109,6 +114,9 @@ class Ownership:
                     log.warning("runs cannot be looked after", reason=error.kind.reason)
                 # Nobody could beat: after it everybody looks dead for a moment.
                 self._take_from = time.monotonic() + LEASE.total_seconds()
+            except Exception:
+                # One row that nobody foresaw must not make this node look dead, and cost it all its runs.
+                log.exception("look after runs failed")
             await asyncio.sleep(LOOK_S)
 
     async def _look(self) -> None:

@@ -10,7 +10,7 @@ import structlog
 from redis.exceptions import RedisError
 
 from protocol.errors import OperationError
-from storage.runs import Appended, Entry, LoggedFrame, RunLogs
+from storage.runs import Appended, Claim, Entry, LoggedFrame, RunLogs
 from wsserver.telemetry import Metrics
 
 log = structlog.get_logger(__name__)
@@ -147,11 +147,7 @@ class RunLogWriter:
         return due
 
     async def _write(self, due: Sequence[Logged]) -> None:
-        for run in due:
-            state = self._runs[run]
-            if not state.described:
-                await self._logs.own(run.request_id, run.epoch, run.description)
-                state.described = True
+        await self._describe([run for run in due if not self._runs[run].described])
         entries, owners = [], []
         for run in due:
             frames = run.frames_after(run.logged_seq)[:ENTRY_FRAMES]
@@ -169,6 +165,19 @@ class RunLogWriter:
                 left.since = now
                 if left.ended and left.described and run.logged_seq >= run.position:
                     self._finish(run)
+
+    async def _describe(self, runs: Sequence[Logged]) -> None:
+        if runs:
+            # Copied: a run that ends in the meantime is described again.
+            claims = [Claim(run.request_id, run.epoch, dict(run.description)) for run in runs]
+            for run in runs:
+                self._runs[run].described = True
+            try:
+                await self._logs.own_all(claims)
+            except BaseException:
+                for run in runs:
+                    self._runs[run].described = False
+                raise
 
     def _took(self, run: Logged, entry: Entry, result: Appended) -> None:
         state = self._runs[run]

@@ -44,7 +44,8 @@ from storage.limits import RateLimits
 from storage.redis import RESUME_WINDOW_S
 from wsserver.auth import Authenticator, bearer_token
 from wsserver.dispatch import Call, Dispatcher, Reply
-from wsserver.hub import Follower, Stream
+from wsserver.feed import Follower
+from wsserver.hub import Stream
 from wsserver.outbox import Outbox
 from wsserver.tasks import Tasks
 from wsserver.telemetry import Metrics

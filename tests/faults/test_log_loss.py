@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import pytest
 
@@ -11,7 +11,9 @@ from protocol.envelope import Frame
 from storage.redis import Redis
 from storage.runs import Entry, LoggedFrame, RunLogs
 from tests.clients import PATIENCE_S
-from wsserver.hub import Follower, Hub, Tail
+from wsserver.feed import Follower
+from wsserver.hub import Hub
+from wsserver.tails import Tail
 from wsserver.telemetry import Metrics
 
 RUN = "log-loss"
@@ -37,11 +39,10 @@ async def at_once() -> None:
     """There is always room."""
 
 
-class Ended:
-    """The end of a run as PostgreSQL knows it."""
-
-    async def frames(self, _request_id: str) -> Sequence[Frame]:
-        return [Restart("log_lost"), Chunk("whole"), Complete("whole", None, "stop", None)]
+async def ended(request_ids: Sequence[str]) -> Mapping[str, Sequence[Frame]]:
+    """All of them are over, as far as PostgreSQL knows."""
+    end: list[Frame] = [Restart("log_lost"), Chunk("whole"), Complete("whole", None, "stop", None)]
+    return dict.fromkeys(request_ids, end)
 
 
 @pytest.mark.slow
@@ -52,7 +53,7 @@ async def test_what_was_sent_under_a_seq_is_what_the_log_has_under_it(redis: Red
     await log(logs, name, 0, LEFT)
     async with Hub(logs, Metrics(), roll_up_s=0.04, deadline_s=300).open() as hub, asyncio.timeout(PATIENCE_S):
         # The run has ended, and its owner is so busy that the log does not say so for a while.
-        hub.epilogue = Ended().frames
+        hub.tails.endings = ended
         feed = await hub.feed(name)
         feed.follow(Follower(lambda one: sent.update({one.seq: one.encoded}), at_once, after_seq=LEFT))
         with contextlib.suppress(TimeoutError):
@@ -73,7 +74,7 @@ async def test_a_follower_that_joins_while_the_log_lacks_its_end_gets_that_end_t
     await log(logs, RUN, 0, LEFT)
     async with Hub(logs, Metrics(), roll_up_s=0.04, deadline_s=300).open() as hub, asyncio.timeout(PATIENCE_S):
         # Somebody on this node has had more than the log knows by now.
-        tail = Tail(hub, RUN, frame(HAD))
+        tail = Tail(hub.tails, RUN, frame(HAD))
         tail.follow(Follower(lambda one: had.append(one.seq), at_once, after_seq=HAD))
         tail.follow(Follower(lambda one: joined.append(one.seq), at_once, after_seq=85))
         while not joined or joined[-1] < LEFT:

@@ -1,0 +1,138 @@
+"""Runs that other nodes make, followed by their logs: each log is read once for all who follow it here.
+
+A log may end without the run's last frame: Redis lost it, or its owner died with it. Whether that is so is asked of
+whoever knows (`endings`), and only when nothing has come for a while.
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+
+from protocol.envelope import Frame, encode_frame
+from protocol.errors import OperationError
+from storage.runs import LoggedFrame, RunLogs
+from wsserver.feed import LOOK_AGAIN_S, RETRY_S, Feed, Follower
+
+SEQ_GAP = 1_000_000
+"""How far above the log a new beginning is numbered: more than a run can have sent while Redis took none of it."""
+
+WATCH_S = 5.0
+"""How often a run's owner is told that somebody reads its log: a tenth of what makes it log faster would do."""
+
+QUIET_S = 2.0
+"""A run that says nothing for this long may be over: a question to the table, for all quiet runs together."""
+
+Endings = Callable[[Sequence[str]], Awaitable[Mapping[str, Sequence[Frame]]]]
+"""Of these runs, those that are over and whose logs will never say so, each with its last frames."""
+
+
+class Tail(Feed):
+    """One run that another node makes."""
+
+    def __init__(self, tails: "Tails", request_id: str, newest: LoggedFrame | None) -> None:
+        super().__init__(request_id, tails.spawn)
+        self._tails = tails
+        self.position = newest.seq if newest else 0
+        self.ended = newest is not None and newest.last
+        self.quiet_since = time.monotonic()
+        self.epilogue: list[LoggedFrame] = []
+        """The end of a run whose log has none."""
+
+    async def page(self, after_seq: int) -> Sequence[LoggedFrame]:
+        logged = await self._tails.logs.read(self.request_id, after_seq)
+        return logged or [frame for frame in self.epilogue if frame.seq > after_seq]
+
+    def follow(self, follower: Follower) -> Callable[[], None]:
+        """As every feed; the log is read for as long as somebody follows."""
+        return Feed.follow(self._tails.reading(self), follower)
+
+    def end_with(self, frames: Sequence[Frame]) -> None:
+        """Hand out the end that the log does not have."""
+        # Above whatever the run's owner may still log: under one seq there is never another frame.
+        position = self.position + SEQ_GAP
+        self.epilogue = [
+            LoggedFrame(position + number, encode_frame(self.request_id, position + number, frame, None))
+            for number, frame in enumerate(frames, 1)
+        ]
+        for frame in self.epilogue:
+            self.hand_out(frame)
+
+
+class Tails:
+    """Reads the logs of all runs that are followed here and made elsewhere."""
+
+    def __init__(self, logs: RunLogs, spawn: Callable[..., object]) -> None:
+        self.logs = logs
+        self.spawn = spawn
+        self.endings: Endings | None = None
+        self._tails: dict[str, Tail] = {}
+        self._something = asyncio.Event()
+
+    async def tail(self, request_id: str) -> Tail:
+        """The run's frames, as its log has them. Raises STORAGE_UNAVAILABLE."""
+        return Tail(self, request_id, await self.logs.newest(request_id))
+
+    def reading(self, tail: Tail) -> Tail:
+        """Have the log of a run read for its followers: by the tail that does it already, or else by this one."""
+        if tail.ended:
+            return tail
+        self._something.set()
+        return self._tails.setdefault(tail.request_id, tail)
+
+    async def read(self) -> None:
+        """Read until cancelled."""
+        last_watch = 0.0
+        while True:
+            await self._something.wait()
+            self._drop_unfollowed()
+            if not self._tails:
+                self._something.clear()
+                continue
+            after = {request_id: tail.position for request_id, tail in self._tails.items()}
+            watch = time.monotonic() - last_watch > WATCH_S
+            try:
+                pages = await self.logs.read_many(after, watch=watch)
+            except OperationError:
+                await asyncio.sleep(RETRY_S)
+                continue
+            last_watch = time.monotonic() if watch else last_watch
+            for request_id, frames in pages.items():
+                self._hand_out(request_id, frames)
+            await asyncio.sleep(LOOK_AGAIN_S)
+
+    async def look_for_ends(self) -> None:
+        """Give an end to the runs whose logs have none, until cancelled."""
+        while True:
+            await self._something.wait()
+            await asyncio.sleep(QUIET_S / 2)
+            quiet_before = time.monotonic() - QUIET_S
+            quiet = [
+                request_id
+                for request_id, tail in self._tails.items()
+                if not tail.ended and tail.quiet_since < quiet_before
+            ]
+            if not quiet or self.endings is None:
+                continue
+            try:
+                endings = await self.endings(quiet)
+            except OperationError:
+                continue
+            for request_id, frames in endings.items():
+                tail = self._tails.get(request_id)
+                # While that was looked up its end may have come after all.
+                if tail is not None and not tail.ended and tail.quiet_since < quiet_before:
+                    tail.end_with(frames)
+
+    def _drop_unfollowed(self) -> None:
+        for request_id, tail in tuple(self._tails.items()):
+            if not tail.followers or tail.ended:
+                del self._tails[request_id]
+
+    def _hand_out(self, request_id: str, frames: Sequence[LoggedFrame]) -> None:
+        tail = self._tails.get(request_id)
+        if tail is not None and frames:
+            tail.quiet_since = time.monotonic()
+            for frame in frames:
+                # What came in between is an end that it was given.
+                if frame.seq > tail.position:
+                    tail.hand_out(frame)
