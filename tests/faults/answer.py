@@ -1,5 +1,6 @@
 """One question on its way to its answer, as a client keeps it, and the promises that every frame of it is held to."""
 
+import time
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -36,6 +37,8 @@ class Answer:
     seq: int = 0
     text: list[str] = field(default_factory=list)
     frames: list[Frame] = field(default_factory=list)
+    arrivals: list[float] = field(default_factory=list)
+    """When each of the frames came, on the clock of `time.monotonic()`."""
     restarts: int = 0
     end: Frame | None = None
     stored: Frame | None = None
@@ -77,6 +80,7 @@ class Answer:
             raise self._broken("the frame of another chat", frame)
         self.seq = seq
         self.frames.append(frame)
+        self.arrivals.append(time.monotonic())
         match frame["type"]:
             case "chunk":
                 self.text.append(frame["content"])

@@ -1,16 +1,17 @@
 """A language model in a process of its own: what it says follows from the question, so every byte can be checked.
 
-`python -m tests.faults.model` prints its address, serves until it is killed, and counts how often it was asked each
-question (`GET /calls`).
+`python -m tests.faults.model` prints its address, serves until it is killed, counts how often it was asked each
+question (`GET /calls`), and knows when it said each piece (`GET /times`, on the clock of `time.monotonic()`).
 """
 
 import asyncio
 import contextlib
 import json
 import re
-from collections import Counter
+import time
+from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import httpx
 import uvloop
@@ -50,6 +51,12 @@ class ScriptedModel:
         async with httpx.AsyncClient(trust_env=False, timeout=15) as http:
             return Counter((await http.get(f"{self.url}/calls")).json())
 
+    async def times(self) -> dict[str, list[float]]:
+        """When each piece of the answer to a question was said, on the clock of `time.monotonic()`."""
+        async with httpx.AsyncClient(trust_env=False, timeout=15) as http:
+            said: dict[str, list[float]] = (await http.get(f"{self.url}/times")).json()
+        return said
+
 
 @contextlib.asynccontextmanager
 async def scripted_model() -> AsyncIterator[ScriptedModel]:
@@ -58,14 +65,22 @@ async def scripted_model() -> AsyncIterator[ScriptedModel]:
         yield ScriptedModel(await process.line())
 
 
+@dataclass(slots=True)
+class Said:
+    """What the model was asked, and when it said what."""
+
+    calls: Counter[str] = field(default_factory=Counter)
+    times: defaultdict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+
+
 async def _serve() -> None:
-    calls: Counter[str] = Counter()
+    said = Said()
 
     async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         # A node that is killed takes its connections with it: that ends an answer and nothing else.
         with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
             while True:
-                await _answer(reader, writer, calls)
+                await _answer(reader, writer, said)
         writer.close()
 
     server = await asyncio.start_server(connected, "127.0.0.1", 0, backlog=2048)
@@ -73,10 +88,10 @@ async def _serve() -> None:
     await server.serve_forever()
 
 
-async def _answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, calls: Counter[str]) -> None:
+async def _answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, said: Said) -> None:
     head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
     if head.startswith("get"):
-        body = json.dumps(calls).encode()
+        body = json.dumps(said.times if head.startswith("get /times") else said.calls).encode()
         writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n" % len(body))
         writer.write(body)
         await writer.drain()
@@ -84,18 +99,18 @@ async def _answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, ca
     length = re.search(r"content-length: (\d+)", head)
     assert length, head
     asked = json.loads(await reader.readexactly(int(length[1])))["messages"][-1]["content"]
-    calls[asked] += 1
+    said.calls[asked] += 1
     writer.write(
         b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\ntransfer-encoding: chunked\r\n\r\n"
     )
-    await _stream(asked, writer)
+    await _stream(asked, writer, said.times[asked])
     for event in (_event({}, finish="stop"), b"data: [DONE]\n\n"):
         writer.write(_chunked(event))
     writer.write(b"0\r\n\r\n")
     await writer.drain()
 
 
-async def _stream(asked: str, writer: asyncio.StreamWriter) -> None:
+async def _stream(asked: str, writer: asyncio.StreamWriter, times: list[float]) -> None:
     pace = _PACE.search(asked)
     assert pace, asked
     every_s = 1 / float(pace[2])
@@ -107,6 +122,7 @@ async def _stream(asked: str, writer: asyncio.StreamWriter) -> None:
             await asyncio.sleep(ahead_s)
         if writer.is_closing():
             raise ConnectionResetError
+        times.append(time.monotonic())
         writer.write(_chunked(_event({"content": delta})))
         await writer.drain()
 
