@@ -92,7 +92,8 @@ class Counts:
 class Client:
     """Somebody with a phone. Keeps one socket, to any of `urls`, for as long as the block lasts.
 
-    `silence_s` is how long nothing may come, pings unanswered, before the socket is left; None waits for ever.
+    `silence_s` is how long nothing may come, pings unanswered, before the socket is left; None waits for ever. With a
+    `gate` it waits for its turn to connect and log in.
     `receive_buffer_bytes` bounds what the kernel takes in while the client does not read.
     """
 
@@ -105,6 +106,7 @@ class Client:
         seed: int | None = None,
         silence_s: float | None = 6.0,
         receive_buffer_bytes: int | None = None,
+        gate: asyncio.Semaphore | None = None,
     ) -> None:
         self.urls = urls
         self.counts = counts
@@ -118,6 +120,7 @@ class Client:
         self._random = random.Random(seed)
         self._silence_s = silence_s
         self._receive_buffer_bytes = receive_buffer_bytes
+        self._gate = gate
         self._logged_in = False
         self._retry_after_s = 0.0
         self._last_url = ""
@@ -182,6 +185,12 @@ class Client:
 
     async def _connect_and_talk(self) -> bool:
         """One connection, from its beginning to its end. Whether it came as far as a login."""
+        async with contextlib.AsyncExitStack() as turn:
+            if self._gate is not None:
+                await turn.enter_async_context(self._gate)
+            return await self._connect_in_turn(turn)
+
+    async def _connect_in_turn(self, turn: contextlib.AsyncExitStack) -> bool:
         others = [url for url in self.urls if url != self._last_url]
         # Whom it just lost it tries again too: there may be no other.
         self._last_url = url = self._random.choice(others if others and self._random.random() < 0.8 else self.urls)
@@ -200,6 +209,8 @@ class Client:
             tcp.setsockopt(SOL_SOCKET, SO_RCVBUF, self._receive_buffer_bytes)
         watch = asyncio.create_task(self._watch(socket))
         try:
+            await self._log_in(socket)
+            await turn.aclose()
             await self._talk(socket)
         except ConnectionClosed as closed:
             self._count_close(closed)
@@ -237,7 +248,7 @@ class Client:
             if silent_s > self._silence_s / 3:
                 self._send({"type": "ping"})
 
-    async def _talk(self, socket: ClientConnection) -> None:
+    async def _log_in(self, socket: ClientConnection) -> None:
         await self._receive(socket, "connected")
         if self.token is None:
             self.counts.logins += 1
@@ -252,6 +263,10 @@ class Client:
             return
         self.token = reply["data"]["token"]
         self._logged_in = True
+
+    async def _talk(self, socket: ClientConnection) -> None:
+        if not self._logged_in:
+            return
         for answer in tuple(self.answers.values()):
             if not answer.is_over:
                 self._go_on(answer)

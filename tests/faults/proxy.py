@@ -119,7 +119,7 @@ class _End(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self.other is None or self.other.transport is None or self.link.proxy.stalled:
             self._waiting += data
-        else:
+        elif not self.other.transport.is_closing():
             self.other.transport.write(data)
 
     def join(self, other: "_End") -> None:
