@@ -19,6 +19,7 @@ RANKS = {
     "wsserver.dispatch": 5,
     "wsserver.ownership": 5,
     "wsserver.hub": 4,
+    "wsserver.heart": 4,
     "wsserver.auth": 4,
     "wsserver.settings": 4,
     "wsserver.workers": 3,

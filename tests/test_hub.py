@@ -13,6 +13,7 @@ from websockets.exceptions import ConnectionClosed
 
 from protocol.chat import Complete, Restart, Status
 from protocol.errors import MODEL_INTERRUPTED, RUN_NOT_FOUND, STORAGE_UNAVAILABLE, OperationError
+from storage.embedded import Services
 from storage.ownership import RunTable
 from storage.postgres import Postgres
 from storage.redis import RUN_LOG, RUN_META, Redis
@@ -21,6 +22,7 @@ from tests.clients import PATIENCE_S, socket_client
 from tests.conftest import ModelNode
 from tests.standins.llm import rate
 from wsserver.feed import Feed, Follower
+from wsserver.heart import Heart
 from wsserver.hub import Hub, Run
 from wsserver.outbox import Outbox
 from wsserver.ownership import Ownership
@@ -376,8 +378,10 @@ async def test_a_client_that_does_not_read_is_given_up_and_its_answer_is_not(mod
         assert await client.closed() in (4005, 1006)
 
 
-async def test_an_end_that_came_too_late_to_be_stored_holds_nothing_up(hub: Hub, postgres: Postgres) -> None:
-    ownership = Ownership(RunTable(postgres), hub)
+async def test_an_end_that_came_too_late_to_be_stored_holds_nothing_up(
+    hub: Hub, postgres: Postgres, services: Services
+) -> None:
+    ownership = Ownership(RunTable(postgres), hub, Heart(services.database_url or ""))
     tried = asyncio.Event()
 
     async def taken_by_another() -> None:

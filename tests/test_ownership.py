@@ -1,6 +1,7 @@
 """Who makes a run and how it ends: beats under load, ends that logs lack, failures that are our own."""
 
 import asyncio
+import time
 import uuid
 from collections.abc import AsyncGenerator
 from datetime import UTC, datetime
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 
 from protocol.chat import Chunk, Complete, Restart
+from storage.embedded import Services
 from storage.ownership import Owned, RunTable
 from storage.postgres import Postgres
 from storage.redis import Redis
@@ -17,9 +19,16 @@ from tests.clients import PATIENCE_S, SocketClient, socket_client
 from tests.conftest import ModelNode
 from tests.node import TestNode
 from wsserver.domains.answering import ModelAnswerer
+from wsserver.heart import BEAT_S, STILL_S, Heart
 from wsserver.hub import Hub, Run
 from wsserver.ownership import Ownership
 from wsserver.telemetry import Metrics
+
+
+@pytest.fixture
+def database_url(services: Services) -> str:
+    assert services.database_url is not None
+    return services.database_url
 
 
 async def ended_run(table: RunTable, node: str) -> str:
@@ -144,7 +153,7 @@ async def waiting_for_locks(postgres: Postgres) -> int:
 
 
 async def test_a_look_that_fails_as_nobody_foresaw_does_not_end_the_looking(
-    postgres: Postgres, redis: Redis, monkeypatch: pytest.MonkeyPatch
+    postgres: Postgres, redis: Redis, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     table = RunTable(postgres)
     looks = asyncio.Semaphore(0)
@@ -155,7 +164,7 @@ async def test_a_look_that_fails_as_nobody_foresaw_does_not_end_the_looking(
 
     monkeypatch.setattr(table, "owned", owned)
     async with Hub(RunLogs(redis), Metrics(), roll_up_s=0.04, deadline_s=1.0).open() as hub:
-        ownership = Ownership(table, hub)
+        ownership = Ownership(table, hub, Heart(database_url))
         async with asyncio.timeout(PATIENCE_S):
             async with ownership_open(ownership, monkeypatch):
                 for _ in range(3):
@@ -172,7 +181,9 @@ def ownership_open(ownership: Ownership, monkeypatch: pytest.MonkeyPatch) -> Any
     return ownership.open()
 
 
-async def test_a_node_that_has_just_started_takes_over_nothing_yet(postgres: Postgres, redis: Redis) -> None:
+async def test_a_node_that_has_just_started_takes_over_nothing_yet(
+    postgres: Postgres, redis: Redis, database_url: str
+) -> None:
     table = RunTable(postgres)
     looks = asyncio.Semaphore(0)
     taken: list[str] = []
@@ -189,7 +200,7 @@ async def test_a_node_that_has_just_started_takes_over_nothing_yet(postgres: Pos
     table.owned = owned  # type: ignore[method-assign]
     table.take_over = taking  # type: ignore[method-assign]
     async with Hub(RunLogs(redis), Metrics(), roll_up_s=0.04, deadline_s=1.0).open() as hub:
-        ownership = Ownership(table, hub)
+        ownership = Ownership(table, hub, Heart(database_url))
         async with asyncio.timeout(PATIENCE_S), ownership.open():
             for _ in range(3):
                 await looks.acquire()
@@ -224,3 +235,50 @@ async def test_the_logs_of_runs_that_begin_together_are_claimed_together(
     for run in runs:
         assert (await logs.meta(run.request_id))["state"] == "complete"
         assert [frame.last for frame in await logs.read(run.request_id, 0)] == [False, True]
+
+
+async def beat_of(postgres: Postgres, node: str) -> tuple[datetime, float]:
+    """When the node's heart beat last, and how many seconds ago that is."""
+    async with postgres.connection() as connection:
+        row = await connection.fetchrow(
+            "SELECT beat, extract(epoch FROM clock_timestamp() - beat)::float8 AS s_ago FROM chat.nodes WHERE id = $1",
+            node,
+        )
+    return (datetime.min.replace(tzinfo=UTC), 0.0) if row is None else (row["beat"], row["s_ago"])
+
+
+@pytest.mark.slow
+async def test_a_heart_beats_while_the_loop_is_busy(postgres: Postgres, database_url: str) -> None:
+    async with Heart(database_url).open() as heart, asyncio.timeout(PATIENCE_S):
+        before = datetime.now(UTC)
+        while (await beat_of(postgres, heart.node))[0] < before:
+            await asyncio.sleep(0.05)
+        busy_since = datetime.now(UTC)
+        time.sleep(3 * BEAT_S)  # noqa: ASYNC251 (nothing else turns in the meantime: that is what is tested)
+        last_beat, _ = await beat_of(postgres, heart.node)
+        assert last_beat > busy_since
+        assert heart.woke_at < 0
+
+
+@pytest.mark.slow
+async def test_a_node_whose_loop_hangs_is_silent_and_knows_it_afterwards(
+    postgres: Postgres, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heart = Heart(database_url, stuck_s=1.0)
+    turns = asyncio.Event()
+    turn = heart._turn
+
+    async def hangs() -> None:
+        await turns.wait()
+        await turn()
+
+    monkeypatch.setattr(heart, "_turn", hangs)
+    async with heart.open(), asyncio.timeout(PATIENCE_S):
+        while (await beat_of(postgres, heart.node))[1] < 2 * BEAT_S + STILL_S:
+            await asyncio.sleep(0.1)
+        assert time.monotonic() - heart.pulse_at > STILL_S
+        turns.set()
+        while heart.woke_at < 0:
+            await asyncio.sleep(0.05)
+        while (await beat_of(postgres, heart.node))[1] > BEAT_S:
+            await asyncio.sleep(0.05)

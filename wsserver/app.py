@@ -50,6 +50,7 @@ from wsserver.domains.answering import DEFAULT_SYSTEM_PROMPT, Answerer, Answerin
 from wsserver.domains.assistant.catalogue import CatalogueAssistant
 from wsserver.domains.chat import Chats, chat_handlers
 from wsserver.domains.movies import movie_handlers
+from wsserver.heart import Heart
 from wsserver.http import HttpEdge, on_http_exception
 from wsserver.hub import Hub
 from wsserver.ownership import Ownership
@@ -142,6 +143,7 @@ class Node:
 class Storage:
     """Connections to where things are kept. `undisturbed` is one that no request ever waits for."""
 
+    database_url: str
     postgres: Postgres
     undisturbed: Postgres
     redis: Redis
@@ -155,7 +157,7 @@ async def _storage(settings: Settings, services: Services) -> AsyncIterator[Stor
     async with contextlib.AsyncExitStack() as stack:
         try:
             await migrate(database_url)
-            size = max(1, min(POOL_SIZE, DATABASE_CONNECTIONS // settings.workers - 1))
+            size = max(1, min(POOL_SIZE, DATABASE_CONNECTIONS // settings.workers - 2))
             postgres = await stack.enter_async_context(Postgres.open(database_url, size=size))
             undisturbed = await stack.enter_async_context(Postgres.open(database_url, size=1))
         except SchemaError as error:
@@ -167,7 +169,7 @@ async def _storage(settings: Settings, services: Services) -> AsyncIterator[Stor
             await ping(redis)
         except OperationError as error:
             raise StartError(f"REDIS_URL: Redis cannot be reached: {error.__cause__}") from error
-        yield Storage(postgres, undisturbed, redis)
+        yield Storage(database_url, postgres, undisturbed, redis)
 
 
 @contextlib.asynccontextmanager
@@ -197,7 +199,7 @@ async def running(settings: Settings, listener: socket.socket, services: Service
         )
         rates = _rates(settings, redis)
         table = RunTable(postgres)
-        ownership = Ownership(RunTable(storage.undisturbed), hub)
+        ownership = Ownership(RunTable(storage.undisturbed), hub, Heart(storage.database_url))
         conversations = Conversations(postgres, redis)
         answering = Answering(
             hub,

@@ -6,7 +6,7 @@ look that failed is simply made again.
 
 import asyncio
 import contextlib
-import secrets
+import math
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import timedelta
@@ -16,6 +16,7 @@ import structlog
 
 from protocol.errors import RUN_NOT_FOUND, OperationError
 from storage.ownership import Owned, RunRow, RunTable
+from wsserver.heart import BEAT_S, STILL_S, Heart
 from wsserver.hub import Hub
 from wsserver.tasks import Tasks
 
@@ -24,15 +25,8 @@ log = structlog.get_logger(__name__)
 LOOK_S = 0.25
 """Between looks: a cancel from another node works within half a second, at four small queries a second."""
 
-BEAT_S = 1.0
 LEASE = timedelta(seconds=6)
 """How long a node may be silent before its runs are taken over: six beats, so that a busy second costs no answer."""
-
-STILL_S = 4.0
-"""A process that stood still for this long may have lost its runs: the lease less a beat and a second to take them."""
-
-PULSE_S = 0.2
-"""Between the pulses by which a process notices that it stood still."""
 
 TAKE_AT_ONCE = 200
 """Runs taken over in one look: a node's thousand are spread over the others, and over some seconds."""
@@ -51,31 +45,31 @@ FORGET_S = 60.0
 class Ownership:
     """This node's part in making every run exactly once."""
 
-    def __init__(self, table: RunTable, hub: Hub) -> None:
-        """`table` is on a connection of its own: a beat that waits behind chats makes a busy node look dead."""
-        self.node = secrets.token_hex(8)
+    def __init__(self, table: RunTable, hub: Hub, heart: Heart) -> None:
+        """`table` is on a connection of its own: what shall stop must not wait behind chats."""
+        self.node = heart.node
         self.taken: Callable[[RunRow], None] = lambda _row: None
         """Called with a run that this node has to begin anew."""
         self.started: Callable[[RunRow], None] = lambda _row: None
         """Called with a queued run of this node whose turn it is."""
         self.beginning: set[str] = set()
-        """Runs taken over that are not being made yet."""
+        """Runs of this node that are not being made yet: just stored, or taken over."""
         self._table = table
         self._hub = hub
-        self._pulse_at = time.monotonic()
-        self._stood_still = False
+        self._heart = heart
+        self._sure_at = -math.inf
+        """When the last look began that found what is ours."""
         self._missing: dict[str, float] = {}
         self._unsettled: dict[str, Callable[[], Awaitable[object]]] = {}
         self._due: dict[str, float] = {}
         self._take_from = time.monotonic() + SETTLE_S
-        hub.stood_still = self._check_pulse
+        hub.stood_still = self._may_have_lost_runs
 
     @contextlib.asynccontextmanager
     async def open(self) -> AsyncIterator["Ownership"]:
         """Take part until the block ends; then what is left is given up. Raises STORAGE_UNAVAILABLE at the start."""
         await self._table.beat(self.node)
-        async with Tasks().open() as tasks:
-            tasks.spawn(self._pulse(), name="pulse")
+        async with self._heart.open(), Tasks().open() as tasks:
             tasks.spawn(self._watch(), name="ownership of runs")
             yield self
         with contextlib.suppress(OperationError):
@@ -94,16 +88,8 @@ class Ownership:
         """Store how a run ended as soon as PostgreSQL is back."""
         self._unsettled[request_id] = settle
 
-    def _check_pulse(self) -> bool:
-        if time.monotonic() - self._pulse_at > STILL_S:
-            self._stood_still = True
-        return self._stood_still
-
-    async def _pulse(self) -> None:
-        while True:
-            self._check_pulse()
-            self._pulse_at = time.monotonic()
-            await asyncio.sleep(PULSE_S)
+    def _may_have_lost_runs(self) -> bool:
+        return time.monotonic() - self._heart.pulse_at > STILL_S or self._heart.woke_at > self._sure_at
 
     async def _watch(self) -> None:
         while True:
@@ -121,8 +107,6 @@ class Ownership:
 
     async def _look(self) -> None:
         looked_at = time.monotonic()
-        if self._is_due("beat", BEAT_S):
-            await self._table.beat(self.node)
         for request_id, settle in tuple(self._unsettled.items()):
             try:
                 await settle()
@@ -132,7 +116,7 @@ class Ownership:
                 log.warning("run was another node's before its end was stored", request_id=request_id)
             del self._unsettled[request_id]
         owned = {one.request_id: one for one in await self._table.owned(self.node)}
-        if time.monotonic() - looked_at > STILL_S:
+        if time.monotonic() - self._heart.pulse_at > STILL_S or self._heart.woke_at >= looked_at:
             return  # what was read may be from before we stood still
         self._compare(owned, looked_at)
         if any(one.state == "queued" for one in owned.values()):
@@ -166,8 +150,7 @@ class Ownership:
             run.confirm()
             if row.stop is not None:
                 run.stop(row.stop)
-        if self._pulse_at >= looked_at - STILL_S:
-            self._stood_still = False
+        self._sure_at = looked_at
         self._missing = {
             request_id: self._missing.get(request_id, looked_at)
             for request_id in owned

@@ -88,11 +88,13 @@ class Chats:
         self._hub.accepts_runs()
         await self._rates.chat_allowed(caller.user_id, request.id)
         conversation_id = None if request.incognito else request.conversation_id or caller.conversation_id
-        row, is_new = await self._begin(caller, request, conversation_id)
-        if is_new:
-            feed: Feed = self._answering.launch(row, request)
-        else:
-            feed = await self._feed_of(row)
+        request_id = uuid.uuid4().hex
+        self._ownership.beginning.add(request_id)
+        try:
+            row, is_new = await self._begin(request_id, caller, request, conversation_id)
+            feed: Feed = self._answering.launch(row, request) if is_new else await self._feed_of(row)
+        finally:
+            self._ownership.beginning.discard(request_id)
         return Stream(
             request_id=row.request_id,
             accepted=ChatAccepted(request_id=row.request_id, conversation_id=row.conversation_id),
@@ -101,12 +103,14 @@ class Chats:
             message_id=request.id,
         )
 
-    async def _begin(self, caller: Caller, request: SendChat, conversation_id: UUID | None) -> tuple[RunRow, bool]:
+    async def _begin(
+        self, request_id: str, caller: Caller, request: SendChat, conversation_id: UUID | None
+    ) -> tuple[RunRow, bool]:
         give_up_at = time.monotonic() + INTERRUPT_S
         while True:
             try:
                 return await self._table.begin(
-                    request_id=uuid.uuid4().hex,
+                    request_id=request_id,
                     user_id=caller.user_id,
                     session_id=caller.session_id,
                     client_id=request.id,
