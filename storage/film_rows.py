@@ -1,7 +1,8 @@
 """From TMDB's answer about one film to the columns of `tmdb.movies`.
 
 TMDB has no fallback between languages: what is not translated is an empty string, or the original title. It is filled
-here, once, from the translations that came with the answer. Nothing is fetched and no SQL is run here.
+here, once and each text by itself, from the translations that came with the answer: first the same language of another
+region, then the original title, then English, then the language of the film. Nothing is fetched and no SQL is run here.
 """
 
 import hashlib
@@ -24,12 +25,16 @@ def film_row(raw: Json, language: str) -> dict[str, object]:
     `raw` is GET /3/movie/{id} with credits and translations appended; either may be missing.
     """
     tmdb_id, original_title = raw.get("id"), _text(raw, "original_title")
-    title = _text(raw, "title") or original_title
+    original_language = _text(raw, "original_language")
+    english_title, overview_en = _translated(raw, "title", "en", "US"), _translated(raw, "overview", "en", "US")
+    wanted, _, region = language.partition("-")
+    title = _text(raw, "title")
+    if title in {"", original_title} and original_language != wanted:
+        title = _translated(raw, "title", wanted, region) or title
+    title = title or original_title or english_title
     if not isinstance(tmdb_id, int) or not title:
         raise ValueError("not a film of TMDB: no id, or no title in any language")
-    english = _english(raw)
-    title_en = _text(english, "title") or (original_title if raw.get("original_language") == "en" else "") or title
-    overview_en = _text(english, "overview")
+    title_en = english_title or (original_title if original_language == "en" else "") or title
     names = (title, title_en, original_title or title)
     directors = _names(person for person in _people(raw, "crew") if person.get("job") == "Director")
     cast = _names(sorted(_people(raw, "cast"), key=_billing))[:MAX_CAST]
@@ -39,10 +44,13 @@ def film_row(raw: Json, language: str) -> dict[str, object]:
         "title": title,
         "title_en": title_en,
         "original_title": original_title or title,
-        "original_language": _text(raw, "original_language"),
+        "original_language": original_language,
         "release_date": _date(raw.get("release_date")),
         "runtime": raw.get("runtime") or None,
-        "overview": _text(raw, "overview") or overview_en,
+        "overview": _text(raw, "overview")
+        or _translated(raw, "overview", wanted, region)
+        or overview_en
+        or _translated(raw, "overview", original_language),
         "overview_en": overview_en,
         "popularity": raw.get("popularity") or 0.0,
         "vote_average": raw.get("vote_average") or 0.0,
@@ -67,12 +75,13 @@ def _canonical(raw: Json) -> bytes:
     return json.dumps(raw, sort_keys=True, separators=(",", ":"), ensure_ascii=True).encode()
 
 
-def _english(raw: Json) -> Json:
+def _translated(raw: Json, field: str, language: str, region: str = "") -> str:
+    """The text in a language, from this region if there is one; empty when nobody translated it."""
     translations = (raw.get("translations") or {}).get("translations") or ()
-    english = [entry for entry in translations if entry.get("iso_639_1") == "en"]
-    # There may be one for Britain and one for Canada besides.
-    english.sort(key=lambda entry: entry.get("iso_3166_1") != "US")
-    return next((entry["data"] for entry in english if entry.get("data")), {})
+    spoken = [entry for entry in translations if entry.get("iso_639_1") == language]
+    # What Britain leaves empty, America may have filled, and the other way round.
+    spoken.sort(key=lambda entry: entry.get("iso_3166_1") != region)
+    return next((text for entry in spoken if (text := _text(entry.get("data") or {}, field))), "")
 
 
 def _people(raw: Json, department: str) -> Iterable[Json]:

@@ -276,7 +276,10 @@ def _detail(record: Record) -> MovieDetail:
         runtime=record["runtime"],
         overview=record["overview"],
         backdrop_url=BACKDROP_URL + record["backdrop_path"] if record["backdrop_path"] else None,
-        cast=[CastMember(name=person["name"], character=person["character"]) for person in record["cast_members"]],
+        cast=[
+            CastMember(name=person["name"], character=person.get("character") or "")
+            for person in record["cast_members"]
+        ],
         crew=[CrewMember(name=name, job=job) for name, job in list(crew)[:MAX_CREW]],
     )
 

@@ -38,6 +38,7 @@ def _clean_environment() -> Iterator[None]:
             "DATA_DIR",
             "ALLOW_GUESTS",
             "CORS_ORIGINS",
+            "ENRICHMENT_ENABLE",
         ):
             patch.delenv(name)
     yield

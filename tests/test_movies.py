@@ -120,6 +120,54 @@ async def test_what_tmdb_leaves_empty_is_null_or_taken_from_english(empty: Postg
     assert [film.title_en for film in await movies.titled(["english"])] == ["English"]
 
 
+def translation(language: str, region: str, title: str = "", overview: str = "") -> dict[str, Any]:
+    return {"iso_639_1": language, "iso_3166_1": region, "data": {"title": title, "overview": overview}}
+
+
+@pytest.mark.parametrize(
+    ("film", "title", "overview"),
+    [
+        ({}, "片名1", "简介。"),
+        ({"title": "기생충", "overview": ""}, "寄生上流", "韓國。"),
+        ({"title": "", "overview": ""}, "寄生上流", "韓國。"),
+        ({"title": "寄生虫", "overview": ""}, "寄生虫", "韓國。"),
+        ({"title": "기생충", "overview": "", "without": "zh"}, "기생충", "In English."),
+        ({"title": "", "original_title": "", "overview": "", "without": "zh"}, "Parasite", "In English."),
+        ({"title": "기생충", "overview": "", "without": "zh en"}, "기생충", "한국어."),
+        ({"title": "기생충", "overview": None, "without": "zh en ko"}, "기생충", ""),
+        ({"title": "她", "original_title": "她", "original_language": "zh"}, "她", "简介。"),
+    ],
+)
+def test_each_text_that_is_not_translated_falls_back_by_itself(film: dict[str, Any], title: str, overview: str) -> None:
+    there = [
+        translation("ko", "KR", overview="한국어."),
+        translation("en", "GB", title="Parasite (GB)", overview="In English."),
+        translation("en", "US", title="Parasite"),
+        translation("zh", "TW", title="寄生上流", overview="韓國。"),
+        translation("zh", "CN"),
+    ]
+    without = film.get("without", "").split()
+    kept = [entry for entry in there if entry["iso_639_1"] not in without]
+    raw = raw_film(original_title="기생충", original_language="ko", translations={"translations": kept}) | film
+    row = film_row(raw, "zh-CN")
+    assert (row["title"], row["overview"]) == (title, overview)
+    if "en" not in without:
+        assert (row["title_en"], row["overview_en"]) == ("Parasite", "In English.")
+
+
+def test_a_film_without_a_title_in_any_language_is_none() -> None:
+    with pytest.raises(ValueError, match="no title in any language"):
+        film_row(raw_film(title="", original_title=" "), "zh-CN")
+
+
+async def test_a_part_that_tmdb_does_not_name_is_an_empty_one(empty: Postgres) -> None:
+    cast = [{"name": "One", "character": None, "order": 0}, {"name": "Two", "order": 1}]
+    await Movies(empty).store([raw_film(1, credits={"cast": cast, "crew": []})])
+    film = await Movies(empty).detail(1)
+    assert film is not None
+    assert [(member.name, member.character) for member in film.cast] == [("One", ""), ("Two", "")]
+
+
 async def test_a_detail_page_is_bounded(empty: Postgres) -> None:
     cast = [{"name": f"Actor {at}", "character": f"Part {at}", "order": at} for at in range(60)]
     crew = [{"name": f"Writer {at}", "job": "Writer"} for at in range(60)] + [{"name": "Lens", "job": "Gaffer"}]

@@ -43,6 +43,12 @@ def test_the_defaults_need_nothing_to_be_set() -> None:
         ("LLM_BASE_URL", "http://model.example/v1", "LLM_MODEL: needed with LLM_BASE_URL"),
         ("LLM_EXTRA_BODY", "[1]", "LLM_EXTRA_BODY: "),
         ("QWEN_API_KEY", "钥匙", "LLM_API_KEY or QWEN_API_KEY: "),
+        ("TMDB_API_BASE", "api.tmdb.org", "TMDB_API_BASE: 'api.tmdb.org' is no http(s) address"),
+        ("TMDB_API_TOKEN", "eyJ hbG", "TMDB_API_TOKEN: has characters"),
+        ("TMDB_API_KEY", "钥匙", "TMDB_API_KEY: has characters"),
+        ("TMDB_REQUESTS_PER_S", "0", "TMDB_REQUESTS_PER_S: "),
+        ("TMDB_LANGUAGE", "Chinese", "TMDB_LANGUAGE: "),
+        ("ENRICHMENT_ENABLE", "true", "TMDB_API_TOKEN or TMDB_API_KEY: needed with ENRICHMENT_ENABLE"),
         ("ROLL_UP_MS", "-1", "ROLL_UP_MS: "),
         ("SSE_HEARTBEAT_S", "0", "SSE_HEARTBEAT_S: "),
     ],
@@ -114,6 +120,16 @@ def test_several_models_are_asked_in_order(monkeypatch: pytest.MonkeyPatch) -> N
         load_settings()
 
 
+@pytest.mark.parametrize("name", ["TMDB_API_TOKEN", "TMDB_API_KEY"])
+def test_films_are_fetched_with_either_credential_of_tmdb(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    assert not load_settings().enrichment_enable
+    monkeypatch.setenv("ENRICHMENT_ENABLE", "true")
+    monkeypatch.setenv(name, "eyJhbGciOiJIUzI1NiJ9.e30.x-_")
+    settings = load_settings()
+    assert settings.enrichment_enable
+    assert (settings.tmdb_api_base, settings.tmdb_language) == ("https://api.themoviedb.org", "zh-CN")
+
+
 def test_the_secret_of_development_is_made_once_and_kept_to_its_owner(tmp_path: Path) -> None:
     settings = load_settings()
     secret = settings.signing_secret()
@@ -124,7 +140,7 @@ def test_the_secret_of_development_is_made_once_and_kept_to_its_owner(tmp_path: 
 
 
 def test_secrets_do_not_show_in_the_settings_text(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("JWT_SECRET", "LLM_API_KEY", "QWEN_API_KEY", "WECHAT_APP_SECRET"):
+    for name in ("JWT_SECRET", "LLM_API_KEY", "QWEN_API_KEY", "WECHAT_APP_SECRET", "TMDB_API_TOKEN", "TMDB_API_KEY"):
         monkeypatch.setenv(name, "hush-hush-hush-hush-hush-hush-hush")
     settings = load_settings()
     assert "hush" not in repr(settings)

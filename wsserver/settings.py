@@ -1,6 +1,7 @@
 """Settings, from the environment and `.env`. A wrong value stops the start with the name of its variable."""
 
 import os
+import re
 import secrets
 from collections.abc import Sequence
 from pathlib import Path
@@ -70,6 +71,14 @@ class Settings(BaseSettings):
     qwen_model: str | None = None
     system_prompt: str | None = None
 
+    tmdb_api_token: SecretStr | None = None
+    tmdb_api_key: SecretStr | None = None
+    tmdb_api_base: str = "https://api.themoviedb.org"
+    tmdb_requests_per_s: Annotated[float, Field(ge=0.1, le=50)] = 20.0
+    """Of all nodes together. TMDB throttles at about 40."""
+    tmdb_language: Annotated[str, Field(pattern="^[a-z]{2}(-[A-Z]{2})?$")] = "zh-CN"
+    enrichment_enable: bool = False
+
     rate_limit_messages_per_s: Annotated[float, Field(gt=0)] = 20.0
     rate_limit_burst: Annotated[int, Field(ge=1)] = 40
     rate_limit_chats_per_min: Annotated[int, Field(ge=1)] = 10
@@ -112,10 +121,17 @@ class Settings(BaseSettings):
     def _base_urls(cls, urls: list[str]) -> list[str]:
         return [_http_url(url) for url in urls]
 
-    @field_validator("wechat_api_base")
+    @field_validator("wechat_api_base", "tmdb_api_base")
     @classmethod
-    def _wechat_base(cls, url: str) -> str:
+    def _vendor_base(cls, url: str) -> str:
         return _http_url(url)
+
+    @field_validator("tmdb_api_token", "tmdb_api_key")
+    @classmethod
+    def _fit_for_a_header(cls, secret: SecretStr | None) -> SecretStr | None:
+        if secret is not None and not re.fullmatch("[!-~]+", secret.get_secret_value()):
+            raise ValueError("has characters that no credential of TMDB has")
+        return secret
 
     @field_validator("database_url")
     @classmethod
@@ -150,6 +166,8 @@ class Settings(BaseSettings):
                 wrong.append("JWT_SECRET: needed when APP_ENV=production; make one with `openssl rand -hex 32`")
         if self.llm_base_url and not self.llm_model:
             wrong.append("LLM_MODEL: needed with LLM_BASE_URL")
+        if self.enrichment_enable and not (self.tmdb_api_token or self.tmdb_api_key):
+            wrong.append("TMDB_API_TOKEN or TMDB_API_KEY: needed with ENRICHMENT_ENABLE")
         for name, values in (("LLM_MODEL", self.llm_model), ("LLM_API_KEY", self.llm_api_key)):
             if len(values) > 1 and len(values) != len(self.llm_base_url):
                 wrong.append(f"{name}: give one for all servers or one for each of LLM_BASE_URL")
