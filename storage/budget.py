@@ -25,7 +25,7 @@ if changed then
   paused_until = pause_until
   full_at = math.max(full_at, paused_until + spare)
 end
-local wait = math.max(full_at - spare - now, 0)
+local wait = math.max(full_at - spare, paused_until) - now
 if held and paused_until == now then
   wait = 0
 elseif wait <= tonumber(ARGV[4]) then
@@ -113,7 +113,7 @@ class Budget:
         if now + pause_s > max(self._paused_until, now):
             self._paused_until = now + pause_s
             full_at = max(full_at, self._paused_until + self._spare_s)
-        wait_s = max(full_at - self._spare_s - now, 0.0)
+        wait_s = max(full_at - self._spare_s, self._paused_until, now) - now
         if held and self._paused_until <= now:
             wait_s = 0.0
         elif wait_s <= within_s:

@@ -85,6 +85,11 @@ async def test_nobody_calls_during_a_pause_and_after_it_there_is_no_burst(redis:
     assert await waits_of(one, 1) == [10]
 
 
+async def test_a_pause_holds_for_a_node_with_other_figures(redis: Redis, name: str) -> None:
+    await Budget(redis, name, per_s=1 / CALL_S, burst=1).pause(7 * CALL_S)
+    assert await waits_of(budget(redis, name), 1) == [7]
+
+
 async def test_a_shorter_pause_does_not_end_a_longer_one(redis: Redis, name: str) -> None:
     one, other = budget(redis, name), budget(redis, name)
     await one.pause(7 * CALL_S)

@@ -23,7 +23,9 @@ from redis.exceptions import (
 
 from protocol.errors import STORAGE_UNAVAILABLE, OperationError
 from storage.accounts import Sessions, StoredSession
+from storage.budget import Budget
 from storage.embedded import Services
+from storage.film_marks import FilmMarks
 from storage.redis import RUN_META, SESSION, Redis, is_outage, open_redis, ping
 from storage.redis_url import Cluster, OneServer, Sentinels, parse_redis_url
 from storage.runs import Entry, RunLogs
@@ -171,6 +173,23 @@ async def test_logins_work_wherever_their_keys_lie(url: str) -> None:
             await sessions.revoke(name)
             assert await sessions.find(name) is None
         assert await sessions.gone(names) == names[::3]
+
+
+@pytest.mark.slow
+async def test_films_are_marked_and_budgets_kept_wherever_their_keys_lie(url: str) -> None:
+    async with open_redis(url) as redis:
+        marks, others, films = FilmMarks(redis), FilmMarks(redis), range(1, 41)
+        for film in films:
+            assert await marks.claim(film)
+            assert not await others.claim(film)
+            await marks.release(film)
+            assert await others.claim(film)
+            if film % 2:
+                await marks.note_missing(film)
+        assert await others.missing(films) == set(films[::2])
+        budgets = [Budget(redis, f"films{number}", per_s=0.01, burst=1) for number in range(10)]
+        assert [await budget.take() for budget in budgets] == [0.0] * 10
+        assert all([await budget.take() > 0 for budget in budgets])
 
 
 @pytest.mark.slow
