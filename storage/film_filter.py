@@ -1,9 +1,17 @@
-"""What films can be asked for by, and the SQL condition that says it. Each condition has an index or follows one."""
+"""What films can be asked for by, and the SQL condition that says it. Each condition has an index or follows one.
+
+People are looked up in the relation of the credits. Among 100,000 films, as medians beside those of GIN-indexed arrays
+of keys in the films' own rows: somebody in many films, in whatever role, takes 0.04 of the time; in few films 1.2; in
+one role 1.1 to 1.4, which is at most 0.2 ms; all names that a text may have 0.5. Genres are looked up in an array: the
+most popular westerns take 5 times as long from the relation.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from enum import StrEnum
+
+from storage.film_rows import MAX_CAST
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,16 +46,43 @@ class Role(StrEnum):
     """What somebody did in a film."""
 
     ANY = "any"
+    """Director or cast."""
     DIRECTOR = "director"
     CAST = "cast"
+    CREW = "crew"
+    """Any job, the director's too."""
+
+
+DIRECTED = "role = 'crew' AND job = 'Director'"
+PLAYED = f"role = 'cast' AND position < {MAX_CAST}"
+"""The index of the cast has nobody who was billed later."""
+
+_PARTS = {Role.ANY: (DIRECTED, PLAYED), Role.DIRECTOR: (DIRECTED,), Role.CAST: (PLAYED,), Role.CREW: ("role = 'crew'",)}
 
 
 @dataclass(frozen=True, slots=True)
 class Credit:
-    """Somebody who has to be in the film's credits, under any of these keys."""
+    """Somebody who has to be in the film's credits: under any of these keys, or of TMDB's ids when there are any."""
 
     keys: tuple[str, ...]
     role: Role = Role.ANY
+    ids: tuple[int, ...] = ()
+
+    @property
+    def names(self) -> tuple[int, ...] | tuple[str, ...]:
+        """What they go by: the value of the parameter of `is_them` and `films_of`."""
+        return self.ids or self.keys
+
+    def is_them(self, parameter: str) -> str:
+        """The condition that a row of the credits is theirs."""
+        return f"person_id = ANY({parameter}::integer[])" if self.ids else f"name_key = ANY({parameter}::text[])"
+
+    def films_of(self, parameter: str) -> str:
+        """The statement that gives the ids of their films, some more than once."""
+        them = self.is_them(parameter)
+        return " UNION ALL ".join(
+            f"SELECT movie_id FROM tmdb.movie_credits WHERE {them} AND {part}" for part in _PARTS[self.role]
+        )
 
 
 class Order(StrEnum):
@@ -103,11 +138,6 @@ class Where:
         self.conditions.append(condition.format(f"${len(self.parameters)}"))
 
 
-_IN_CREDITS = {
-    Role.ANY: "(director_keys && {0}::text[] OR cast_keys && {0}::text[])",
-    Role.DIRECTOR: "director_keys && {}::text[]",
-    Role.CAST: "cast_keys && {}::text[]",
-}
 _ORDER_NEEDS = {
     Order.NEWEST: "release_date IS NOT NULL",
     Order.OLDEST: "release_date IS NOT NULL",
@@ -124,7 +154,8 @@ def where(wanted: FilmFilter, *, order: Order | None = None, parameters: Sequenc
     if wanted.without_genres:
         made.add("NOT genre_ids && {}::integer[]", wanted.without_genres)
     for credit in wanted.credits:
-        made.add(_IN_CREDITS[credit.role], credit.keys)
+        # An array that is read first: a join may go through all films in order and look each one's credits up.
+        made.add(f"tmdb_id = ANY(ARRAY({credit.films_of('{0}')}))", credit.names)
     if wanted.languages:
         made.add("original_language = ANY({}::text[])", wanted.languages)
     if wanted.year_from is not None:

@@ -1,23 +1,21 @@
-"""The film catalogue: cards, details and lists of `tmdb.movies`, and storing what TMDB says.
+"""The film catalogue: cards, details and lists of `tmdb.movies`, and who made films with whom.
 
 No list reads `raw`; a detail page reads the few people of it that it shows. What a question means is decided by the
-assistant, which asks here for films by name, by credit or by filter.
+assistant, which asks here for films by name, by credit or by filter. Storing films is storage/film_store.py.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import date
 from typing import Any
 
 from protocol.movies import CastMember, CrewMember, Feed, MovieCard, MovieDetail
-from storage.film_filter import Film, FilmFilter, Order, where
-from storage.film_rows import film_row
-from storage.postgres import Postgres, Record
+from storage.film_filter import DIRECTED, PLAYED, Credit, Film, FilmFilter, Order, where
+from storage.film_store import FilmStore
+from storage.postgres import Record
 
 POSTER_URL = "https://image.tmdb.org/t/p/w500"
 BACKDROP_URL = "https://image.tmdb.org/t/p/w780"
-
-STORE_BATCH = 200
-"""Films per statement: about 4 MB of TMDB's JSON."""
 
 COMPARED_BY_GENRE = 500
 """A drama has its genre in common with a third of all films: comparing them all takes longer than an answer may."""
@@ -31,14 +29,12 @@ _FILM = (
     " popularity, vote_average, vote_count, genre_ids, directors, cast_names[1:8] AS cast_names, title_keys, part_keys"
 )
 
-# All take limit, offset and today.
-_FEEDS: dict[Feed, str] = {
-    "popular": f"SELECT {_CARD} FROM tmdb.movies WHERE $3::date IS NOT NULL ORDER BY popularity DESC, tmdb_id",
-    "now_playing": (
-        f"SELECT {_CARD} FROM tmdb.movies WHERE release_date <= $3::date ORDER BY release_date DESC, tmdb_id"
-    ),
+# What may be in a feed on day $3, and its order when TMDB gave none.
+_FEEDS: dict[Feed, tuple[str, str]] = {
+    "popular": ("$3::date IS NOT NULL", "popularity DESC, tmdb_id"),
+    "now_playing": ("release_date <= $3::date", "release_date DESC, tmdb_id"),
     # Both the index of the releases, read from one end or the other.
-    "upcoming": f"SELECT {_CARD} FROM tmdb.movies WHERE release_date > $3::date ORDER BY release_date, tmdb_id DESC",
+    "upcoming": ("release_date > $3::date", "release_date, tmdb_id DESC"),
 }
 
 _DETAIL = f"""
@@ -56,52 +52,38 @@ _DETAIL = f"""
 """
 MAX_CREW = 20
 
-_COLUMNS = {
-    "tmdb_id": "integer",
-    "title": "text",
-    "title_en": "text",
-    "original_title": "text",
-    "original_language": "text",
-    "release_date": "date",
-    "runtime": "integer",
-    "overview": "text",
-    "overview_en": "text",
-    "popularity": "double precision",
-    "vote_average": "double precision",
-    "vote_count": "integer",
-    "genre_ids": "integer[]",
-    "genres": "text[]",
-    "directors": "text[]",
-    "director_keys": "text[]",
-    "cast_names": "text[]",
-    "cast_keys": "text[]",
-    "title_keys": "text[]",
-    "part_keys": "text[]",
-    "poster_path": "text",
-    "backdrop_path": "text",
-    "raw": "jsonb",
-    "raw_hash": "text",
-    "language": "text",
-}
-# An unchanged film is written again only to renew its date: TMDB's terms want what is kept to be fetched anew.
-_STORE = f"""
-    INSERT INTO tmdb.movies AS stored ({", ".join(_COLUMNS)})
-    SELECT {", ".join(_COLUMNS)}
-    FROM jsonb_to_recordset($1::jsonb) AS fetched ({", ".join(f"{name} {kind}" for name, kind in _COLUMNS.items())})
-    ON CONFLICT (tmdb_id) DO UPDATE
-    SET {", ".join(f"{name} = excluded.{name}" for name in _COLUMNS if name != "tmdb_id")}, fetched_at = now()
-    WHERE stored.raw_hash <> excluded.raw_hash
-        OR stored.language <> excluded.language
-        OR stored.fetched_at < now() - interval '1 day'
-    RETURNING tmdb_id
+# A person counts once for two films, whatever they did twice in one of them.
+_SHARED = """
+    SELECT DISTINCT liked_id, movie_id AS candidate_id, name_key, {points} AS points
+    FROM (
+        SELECT movie_id AS liked_id, name_key FROM tmdb.movie_credits WHERE movie_id = ANY($1::integer[]) AND {part}
+    ) AS known JOIN tmdb.movie_credits USING (name_key) WHERE {part}
 """
 
 
-class Movies:
-    """Films of the catalogue. Every method may raise STORAGE_UNAVAILABLE."""
+@dataclass(frozen=True, slots=True)
+class Work:
+    """A film of somebody, and what they did in it. `characters` may be empty although they played."""
 
-    def __init__(self, postgres: Postgres) -> None:
-        self._postgres = postgres
+    film: Film
+    jobs: list[str]
+    played: bool
+    characters: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Collaborator:
+    """Somebody who made films with somebody, and as what: jobs as TMDB names them, "Actor" for the cast."""
+
+    name: str
+    name_key: str
+    person_id: int | None
+    films: int
+    jobs: list[str]
+
+
+class Movies(FilmStore):
+    """Films of the catalogue. Every method may raise STORAGE_UNAVAILABLE."""
 
     async def count(self) -> int:
         """How many films there are."""
@@ -118,27 +100,22 @@ class Movies:
         return _detail(records[0]) if records else None
 
     async def feed(self, feed: Feed, *, limit: int, offset: int, today: date) -> list[MovieCard]:
-        """A page of a stable list: most popular first, last released first, or next to be released first.
+        """A page of a stable list, in TMDB's own order when it is kept (`replace_feed`) and has films that fit.
 
-        `upcoming` holds only films that are not out on `today`: it is empty when the catalogue knows none.
+        Else most popular first, last released first, or next to be released first. `upcoming` holds only films that
+        are not out on `today`, in TMDB's list too, which has others; it is empty when the catalogue knows none.
         """
-        records = await self._fetch(f"{_FEEDS[feed]} LIMIT $1 OFFSET $2", limit, offset, today)
-        return [_card(record) for record in records]
-
-    async def store(self, films: Sequence[Mapping[str, Any]], *, language: str = "zh-CN") -> int:
-        """Keep TMDB's answers about films, all or none; returns how many were new, changed or older than a day.
-
-        Each is GET /3/movie/{id}?append_to_response=credits,translations in `language`. The last one of an id counts.
-        Raises ValueError for what is no film.
+        fits, order = _FEEDS[feed]
+        listed = f"FROM tmdb.feeds JOIN tmdb.movies USING (tmdb_id) WHERE feed = $4 AND {fits}"
+        sql = f"""
+            (SELECT {_CARD} {listed} ORDER BY position LIMIT $1 OFFSET $2)
+            UNION ALL
+            (
+                SELECT {_CARD} FROM tmdb.movies WHERE {fits} AND NOT EXISTS (SELECT {listed})
+                ORDER BY {order} LIMIT $1 OFFSET $2
+            )
         """
-        rows = {row["tmdb_id"]: row for row in (film_row(film, language) for film in films)}
-        # In order of the ids, so that two who store the same films wait for each other and not in a circle.
-        ordered = sorted(rows.values(), key=lambda row: int(str(row["tmdb_id"])))
-        written = 0
-        async with self._postgres.transaction() as connection:
-            for first in range(0, len(ordered), STORE_BATCH):
-                written += len(await connection.fetch(_STORE, ordered[first : first + STORE_BATCH]))
-        return written
+        return [_card(record) for record in await self._fetch(sql, limit, offset, today, feed)]
 
     # The two lookups by many keys go key by key, behind OFFSET 0: for a whole array, and for a join that it may turn
     # round, the planner prefers to read the table, which takes 50 times as long.
@@ -173,22 +150,49 @@ class Movies:
 
     async def credited(self, keys: Sequence[str]) -> dict[str, str]:
         """Those of the keys that are somebody in the credits, with the name as it is written there."""
-        sql = """
-            SELECT name_key, min(name) AS name FROM unnest($1::text[]) AS asked (name_key)
+        sql = f"""
+            SELECT name_key, name FROM unnest($1::text[]) AS asked (asked_key)
             CROSS JOIN LATERAL (
-                SELECT directors[array_position(director_keys, name_key)] AS name
-                FROM tmdb.movies WHERE director_keys @> ARRAY[name_key] OFFSET 0
-            ) AS directed
-            GROUP BY name_key
-            UNION
-            SELECT name_key, min(name) AS name FROM unnest($1::text[]) AS asked (name_key)
-            CROSS JOIN LATERAL (
-                SELECT cast_names[array_position(cast_keys, name_key)] AS name
-                FROM tmdb.movies WHERE cast_keys @> ARRAY[name_key] OFFSET 0
-            ) AS played
-            GROUP BY name_key
+                (SELECT name_key, name FROM tmdb.movie_credits WHERE name_key = asked_key AND {DIRECTED} LIMIT 1)
+                UNION ALL
+                (SELECT name_key, name FROM tmdb.movie_credits WHERE name_key = asked_key AND {PLAYED} LIMIT 1)
+            ) AS credited
         """
         return {record["name_key"]: record["name"] for record in await self._fetch(sql, keys)}
+
+    async def filmography(self, somebody: Credit, *, limit: int = 100) -> list[Work]:
+        """Films in which somebody has the role, the most popular first, and all that they did in each."""
+        sql = f"""
+            WITH films AS (
+                SELECT {_FILM} FROM tmdb.movies WHERE tmdb_id = ANY(ARRAY({somebody.films_of("$1")}))
+                ORDER BY popularity DESC, tmdb_id LIMIT $2
+            )
+            SELECT films.*, work.* FROM films CROSS JOIN LATERAL (
+                SELECT coalesce(array_agg(job ORDER BY position) FILTER (WHERE job IS NOT NULL), '{{}}') AS jobs,
+                    bool_or(role = 'cast') AS played,
+                    coalesce(array_agg("character" ORDER BY position) FILTER (WHERE "character" IS NOT NULL), '{{}}')
+                        AS characters
+                FROM tmdb.movie_credits WHERE movie_id = tmdb_id AND {somebody.is_them("$1")}
+            ) AS work
+            ORDER BY popularity DESC, tmdb_id
+        """
+        works = [dict(record) for record in await self._fetch(sql, somebody.names, limit)]
+        return [
+            Work(jobs=work.pop("jobs"), played=work.pop("played"), characters=work.pop("characters"), film=Film(**work))
+            for work in works
+        ]
+
+    async def collaborators(self, somebody: Credit, *, limit: int = 20) -> list[Collaborator]:
+        """Who was in most of the films in which somebody has the role, in front of the camera or behind it."""
+        sql = f"""
+            SELECT min(name) AS name, min(name_key) AS name_key, person_id, count(DISTINCT movie_id) AS films,
+                array_agg(DISTINCT CASE role WHEN 'cast' THEN 'Actor' ELSE coalesce(job, department, '') END) AS jobs
+            FROM tmdb.movie_credits
+            WHERE movie_id = ANY(ARRAY({somebody.films_of("$1")})) AND ({somebody.is_them("$1")}) IS NOT TRUE
+            GROUP BY person_id, CASE WHEN person_id IS NULL THEN name_key END
+            ORDER BY films DESC, name_key, person_id LIMIT $2
+        """
+        return [Collaborator(**record) for record in await self._fetch(sql, somebody.names, limit)]
 
     async def search(self, wanted: FilmFilter, order: Order, *, limit: int, offset: int = 0) -> list[Film]:
         """Films that the filter lets through, in order."""
@@ -212,13 +216,18 @@ class Movies:
         made = where(wanted, parameters=(ids, limit, COMPARED_BY_GENRE))
         sql = f"""
             WITH liked AS (
-                SELECT director_keys AS directors_liked, cast_keys AS cast_liked, genre_ids AS genres_liked
+                SELECT tmdb_id AS liked_id, genre_ids AS genres_liked
                 FROM tmdb.movies WHERE tmdb_id = ANY($1::integer[])
             ),
+            shared AS (
+                SELECT liked_id, candidate_id, sum(points) AS people FROM (
+                    {_SHARED.format(part=DIRECTED, points=3)} UNION ALL {_SHARED.format(part=PLAYED, points=2)}
+                ) AS by_person
+                GROUP BY liked_id, candidate_id
+            ),
             candidates AS (
-                SELECT tmdb_id AS candidate_id
-                FROM liked JOIN tmdb.movies ON director_keys && directors_liked OR cast_keys && cast_liked
-                WHERE {made.sql}
+                SELECT tmdb_id AS candidate_id FROM tmdb.movies
+                WHERE tmdb_id = ANY(ARRAY(SELECT candidate_id FROM shared)) AND {made.sql}
                 UNION (
                     SELECT tmdb_id FROM tmdb.movies
                     WHERE genre_ids && ARRAY(SELECT unnest(genres_liked) FROM liked) AND {made.sql}
@@ -226,13 +235,12 @@ class Movies:
                 )
             ),
             compared AS (
-                SELECT candidate_id, vote_average,
-                    3 * cardinality(ARRAY(SELECT unnest(director_keys) INTERSECT SELECT unnest(directors_liked)))
-                    + 2 * cardinality(ARRAY(SELECT unnest(cast_keys) INTERSECT SELECT unnest(cast_liked))) AS people,
+                SELECT candidate_id, vote_average, coalesce(people, 0) AS people,
                     4.0 * cardinality(ARRAY(SELECT unnest(genre_ids) INTERSECT SELECT unnest(genres_liked)))
                     / greatest(1, cardinality(ARRAY(SELECT unnest(genre_ids) UNION SELECT unnest(genres_liked))))
                         AS genres
                 FROM liked CROSS JOIN candidates JOIN tmdb.movies ON tmdb_id = candidate_id
+                LEFT JOIN shared USING (liked_id, candidate_id)
                 WHERE candidate_id <> ALL($1::integer[])
             ),
             best AS (

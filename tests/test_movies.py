@@ -11,12 +11,13 @@ import pytest
 from protocol.errors import STORAGE_UNAVAILABLE, OperationError
 from storage.demo.load import load_demo
 from storage.embedded import Services
-from storage.film_filter import Credit, FilmFilter, Order, Role
+from storage.film_filter import DIRECTED, PLAYED, Credit, FilmFilter, Order, Role
 from storage.film_names import key, part_keys, title_keys
 from storage.film_rows import film_row
 from storage.movies import Movies
 from storage.postgres import Postgres
 from storage.schema import migrate
+from storage.tmdb_store import Stored
 from tests.databases import fresh_database
 
 TODAY = date(2026, 1, 1)
@@ -210,13 +211,16 @@ async def test_upcoming_holds_only_what_is_not_out_yet_soonest_first(empty: Post
 
 async def test_a_film_is_written_only_when_it_changed(empty: Postgres) -> None:
     movies = Movies(empty)
-    assert await movies.store([raw_film(1), raw_film(2)]) == 2
-    assert await movies.store([raw_film(1), raw_film(2)]) == 0
-    assert await movies.store([raw_film(1, title="新名"), raw_film(2)]) == 1
+    assert await movies.store([raw_film(1), raw_film(2)]) == Stored(new_ids=(1, 2))
+    assert await movies.store([raw_film(1), raw_film(2)]) == Stored(unchanged=2)
+    stored = await movies.store([raw_film(1, title="新名"), raw_film(2), raw_film(3)])
+    assert stored == Stored(new_ids=(3,), changed_ids=(1,), unchanged=1)
+    assert (stored.new, stored.changed, stored.written) == (1, 1, 2)
     assert (await movies.cards([1]))[1].title == "新名"
     async with empty.connection() as connection:
         await connection.execute("UPDATE tmdb.movies SET fetched_at = now() - interval '2 days' WHERE tmdb_id = 2")
-    assert await movies.store([raw_film(2)]) == 1
+    assert await movies.store([raw_film(2)]) == Stored(unchanged=1, refreshed=1)
+    assert await movies.store([raw_film(2)]) == Stored(unchanged=1)
 
 
 async def test_the_stored_answer_is_tmdbs_own(empty: Postgres) -> None:
@@ -232,7 +236,7 @@ async def test_the_stored_answer_is_tmdbs_own(empty: Postgres) -> None:
 
 async def test_the_last_answer_about_a_film_counts(empty: Postgres) -> None:
     movies = Movies(empty)
-    assert await movies.store([raw_film(1, title="旧"), raw_film(1, title="新")]) == 1
+    assert await movies.store([raw_film(1, title="旧"), raw_film(1, title="新")]) == Stored(new_ids=(1,))
     assert (await movies.cards([1]))[1].title == "新"
 
 
@@ -241,7 +245,7 @@ async def test_many_films_are_stored_whole_or_not_at_all(empty: Postgres) -> Non
     with pytest.raises(ValueError, match="not a film"):
         await movies.store([*(raw_film(tmdb_id) for tmdb_id in range(1, 450)), {"title": "no id"}])
     assert await movies.count() == 0
-    assert await movies.store([raw_film(tmdb_id) for tmdb_id in range(1, 450)]) == 449
+    assert (await movies.store([raw_film(tmdb_id) for tmdb_id in range(1, 450)])).new == 449
 
 
 async def test_two_who_store_the_same_films_do_not_block_each_other_for_ever(empty: Postgres) -> None:
@@ -249,7 +253,7 @@ async def test_two_who_store_the_same_films_do_not_block_each_other_for_ever(emp
     films = [raw_film(tmdb_id) for tmdb_id in range(1, 300)]
     async with asyncio.timeout(20):
         written = await asyncio.gather(movies.store(films), movies.store(films[::-1]))
-    assert sorted(written) == [0, 299]
+    assert sorted(stored.written for stored in written) == [0, 299]
 
 
 async def test_the_demo_catalogue_is_loaded_once_even_by_two(empty: Postgres) -> None:
@@ -361,7 +365,9 @@ async def test_similar_films_share_people_or_genres(movies: Movies) -> None:
             "movies_by_release",
         ),
         ("SELECT * FROM tmdb.movies WHERE genre_ids @> '{878,35}'", "movies_of_genres"),
-        ("SELECT * FROM tmdb.movies WHERE director_keys && '{christophernolan}'", "movies_of_directors"),
+        (f"SELECT movie_id FROM tmdb.movie_credits WHERE name_key = 'a' AND {DIRECTED}", "movie_credits_of_crew"),
+        (f"SELECT movie_id FROM tmdb.movie_credits WHERE name_key = 'a' AND {PLAYED}", "movie_credits_of_cast"),
+        ("SELECT movie_id FROM tmdb.movie_credits WHERE person_id = 1", "movie_credits_of_person"),
         ("SELECT * FROM tmdb.movies WHERE title_keys @> '{thematrix}'", "movies_of_title"),
     ],
 )

@@ -47,7 +47,8 @@ async def load_demo(movies: Movies) -> int:
     if await movies.count():
         return 0
     lines = (FOLDER / "movies.jsonl").read_text("utf-8").splitlines()
-    return await movies.store([_as_tmdb(json.loads(line)) for line in lines], language=LANGUAGE)
+    stored = await movies.store([_as_tmdb(json.loads(line)) for line in lines], language=LANGUAGE, source="demo")
+    return stored.written
 
 
 @cache
