@@ -4,13 +4,16 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from protocol.operation import Access, Body, Noun, OperationTable, Request, Route, Shape
+from protocol.operation import NOT_BLANK, STORABLE, Access, Body, Noun, OperationTable, Request, Route, Shape
 
 MAX_BULK_IDS = 50
 """Distinct ids in one `movies_bulk`: a page of recommendations is 20 cards, a long list two pages and a half."""
 
 TmdbId = Annotated[int, Field(ge=1, le=2_147_483_647)]
 """TMDB's id of a film; PostgreSQL keeps it as a 4-byte integer."""
+
+Typed = Annotated[str, Field(min_length=1, max_length=100), STORABLE, NOT_BLANK]
+"""What somebody types to find a film: the longest titles have about a hundred characters."""
 
 Feed = Literal["popular", "now_playing", "upcoming"]
 
@@ -88,6 +91,18 @@ class FeedPage(Noun):
     next_offset: int | None
 
 
+class SearchMovies(Request):
+    """Films whose titles are like the query, or who were made by people so called; best first."""
+
+    type: Literal["movies_search"]
+    query: Typed
+    limit: Annotated[int, Field(ge=1, le=50)] = 20
+
+
+class SearchedMovies(Noun):
+    items: list[MovieCard]
+
+
 class BulkBody(Body):
     ids: Annotated[list[TmdbId], Field(min_length=1, max_length=1000)]
 
@@ -103,6 +118,11 @@ class FeedQuery(Body, strict=False):
 
     def message(self) -> dict[str, object]:
         return {"feed": self.type, "limit": self.limit, "offset": self.offset}
+
+
+class SearchQuery(Body, strict=False):
+    query: Typed
+    limit: Annotated[int, Field(ge=1, le=50)] = 20
 
 
 operations = OperationTable()
@@ -130,4 +150,12 @@ MOVIE_DETAIL = operations.declare(
     summary="Everything about one film",
     access=Access.GUEST,
     routes=(Route("GET", "/api/v1/mp/movies/{tmdb_id}", Shape.BARE, DetailPath),),
+)
+MOVIES_SEARCH = operations.declare(
+    "movies_search",
+    SearchMovies,
+    SearchedMovies,
+    summary="Films found by what is typed: titles, parts of them, pinyin, slips of the pen, people",
+    access=Access.GUEST,
+    routes=(Route("GET", "/api/v1/mp/movies/search", Shape.BARE, SearchQuery),),
 )

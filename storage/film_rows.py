@@ -13,6 +13,7 @@ from functools import lru_cache
 from typing import Any
 
 from storage.film_names import key, part_keys, title_keys
+from storage.film_spellings import RULES
 
 MAX_CAST = 40
 """Whom a film is found by: beyond the fortieth billed TMDB lists passers-by."""
@@ -78,6 +79,7 @@ def film_row(raw: Json, language: str) -> dict[str, object]:
         "raw": raw,
         "raw_hash": raw_hash(raw),
         "language": language,
+        "spelling_rules": RULES,
     }
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from protocol.movies import Feed
+from storage.film_index import renewed, store_spellings
 from storage.film_rows import CREDIT_COLUMNS, credit_rows, film_row
 from storage.postgres import Connection, Postgres
 from storage.tmdb_store import KEEP_DAYS, STORE_BATCH, Row, Source, Stored, drop_older_than, in_order, store_batch
@@ -35,8 +36,12 @@ FILM_COLUMNS = {
     "raw": "jsonb",
     "raw_hash": "text",
     "language": "text",
+    "spelling_rules": "smallint",
 }
 """Columns of `tmdb.movies` that are made of TMDB's answer, and their types."""
+
+_ONCE = frozenset({"spelling_rules"})
+"""Not renewed with the date alone: the spellings of a film are written when it is new or changed."""
 
 
 class FilmStore:
@@ -58,7 +63,7 @@ class FilmStore:
         async with self._postgres.transaction() as connection:
             for first in range(0, len(rows), STORE_BATCH):
                 batch = rows[first : first + STORE_BATCH]
-                done.append(stored := await store_batch(connection, "movie", FILM_COLUMNS, batch, source))
+                done.append(stored := await store_batch(connection, "movie", FILM_COLUMNS, batch, source, once=_ONCE))
                 await _store_relations(connection, batch, stored)
         return Stored.sum(done)
 
@@ -108,7 +113,7 @@ class FilmStore:
 
 
 async def _store_relations(connection: Connection, batch: Sequence[Row], stored: Stored) -> None:
-    """The credits and genres of what is new or changed; others have them as they are."""
+    """The credits, genres and spellings of what is new or changed; others have them as they are."""
     if stored.changed:
         for table in ("movie_credits", "movie_genres"):
             await connection.execute(
@@ -123,6 +128,8 @@ async def _store_relations(connection: Connection, batch: Sequence[Row], stored:
     await connection.copy_records_to_table(
         "movie_credits", schema_name="tmdb", columns=CREDIT_COLUMNS, records=credits_
     )
+    await store_spellings(connection, rows)
+    await renewed(connection, stored.changed_ids)
     await connection.copy_records_to_table(
         "movie_genres", schema_name="tmdb", columns=("movie_id", "genre_id"), records=genres
     )

@@ -5,7 +5,7 @@ columns of its own that are made from `raw`. All here runs in the caller's trans
 is written down in it (storage/graph_outbox.py). What an answer means is the business of the entity's own file.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Literal
@@ -86,17 +86,24 @@ async def unchanged_ids(connection: Connection, entity: EntityType, rows: Sequen
 
 
 async def store_batch(
-    connection: Connection, entity: EntityType, columns: Mapping[str, str], rows: Sequence[Row], source: Source
+    connection: Connection,
+    entity: EntityType,
+    columns: Mapping[str, str],
+    rows: Sequence[Row],
+    source: Source,
+    *,
+    once: Collection[str] = (),
 ) -> Stored:
     """Write rows, in order of their ids, where they say something new, and tell the graph of those that do.
 
-    `columns` are names and types. The demo catalogue never replaces what TMDB said.
+    `columns` are names and types; those in `once` stay as they are in rows that exist. The demo catalogue never
+    replaces what TMDB said.
     """
     known = await unchanged_ids(connection, entity, rows)
     sent = [row for row in rows if row["tmdb_id"] not in known]
     if not sent:
         return Stored(unchanged=len(rows))
-    records = await connection.fetch(_upsert(_TABLES[entity], columns), sent, source, RENEW_AFTER)
+    records = await connection.fetch(_upsert(_TABLES[entity], columns, once), sent, source, RENEW_AFTER)
     new = tuple(record["tmdb_id"] for record in records if record["is_new"])
     changed = tuple(record["tmdb_id"] for record in records if record["is_changed"] and not record["is_new"])
     await enqueue(connection, entity, (*new, *changed), "upsert")
@@ -121,9 +128,9 @@ async def drop_older_than(connection: Connection, entity: EntityType, days: int)
     return len(records)
 
 
-def _upsert(table: str, columns: Mapping[str, str]) -> str:
+def _upsert(table: str, columns: Mapping[str, str], once: Collection[str]) -> str:
     typed = ", ".join(f"{name} {kind}" for name, kind in columns.items())
-    changes = ", ".join(f"{name} = excluded.{name}" for name in columns if name != "tmdb_id")
+    changes = ", ".join(f"{name} = excluded.{name}" for name in columns if name != "tmdb_id" and name not in once)
     return f"""
         INSERT INTO {table} AS stored ({", ".join(columns)}, source)
         SELECT {", ".join(columns)}, $2::text FROM jsonb_to_recordset($1::jsonb) AS fetched ({typed})

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from storage.demo.load import people_in_chinese
+from storage.demo.people import people_in_chinese
 from storage.film_filter import FilmFilter, Order
 from storage.movies import Movies
 from storage.postgres import Postgres

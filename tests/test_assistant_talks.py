@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from protocol.chat import MAX_QUERY_CHARACTERS
 from protocol.errors import STORAGE_UNAVAILABLE, OperationError
-from storage.demo.load import people_in_chinese
+from storage.demo.people import people_in_chinese
 from storage.embedded import Services
 from storage.film_filter import FilmFilter, Order
 from storage.film_names import key

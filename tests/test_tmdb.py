@@ -165,7 +165,7 @@ async def test_whatever_tmdb_leaves_empty_a_film_can_be_kept(account: Account, p
     assert any(type(film["vote_average"]) is int for film in films)
     movies = Movies(postgres)
     try:
-        assert await movies.store(films) == len(films)
+        assert (await movies.store(films)).new == len(films)
         stored = await movies.cards(list(account.server.films))
         assert {card.tmdb_id: card.title for card in stored.values()} == {
             film["id"]: film_row(film, CHINESE)["title"] for film in films

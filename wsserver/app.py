@@ -6,7 +6,7 @@ import contextlib
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -34,8 +34,11 @@ from protocol.operations import OPERATIONS
 from protocol.session import Limits
 from storage.accounts import Sessions
 from storage.chat import Conversations
-from storage.demo.load import load_demo, people_in_chinese
+from storage.demo.load import load_demo
+from storage.demo.people import people_in_chinese
 from storage.embedded import EmbeddedError, Services, embedded_services
+from storage.film_index import FilmIndex
+from storage.film_search import FilmSearch
 from storage.limits import RateLimits, UserSockets
 from storage.movies import Movies
 from storage.ownership import RunTable
@@ -55,6 +58,7 @@ from wsserver.http import HttpEdge, on_http_exception
 from wsserver.hub import Hub
 from wsserver.ownership import Ownership
 from wsserver.settings import Settings, SettingsError, load_settings
+from wsserver.tasks import Tasks
 from wsserver.telemetry import Metrics, configure_logging
 from wsserver.vendors.llm import LanguageModel
 from wsserver.vendors.wechat import LocalLogin, WeChat
@@ -216,7 +220,10 @@ async def running(settings: Settings, listener: socket.socket, services: Service
         seats = Seats(UserSockets(redis, limit=settings.sockets_per_user), ownership.node)
         decoder = Decoder(OPERATIONS)
         dispatcher = Dispatcher(
-            OPERATIONS, (account_handlers(authenticator), chat_handlers(chats), movie_handlers(movies)), metrics, rates
+            OPERATIONS,
+            (account_handlers(authenticator), chat_handlers(chats), movie_handlers(movies, FilmSearch(postgres))),
+            metrics,
+            rates,
         )
         sockets = Sockets(
             decoder=decoder,
@@ -256,8 +263,16 @@ async def running(settings: Settings, listener: socket.socket, services: Service
         await stack.enter_async_context(session_watch.open())
         await stack.enter_async_context(seats.open())
         await stack.enter_async_context(sockets.open())
+        await stack.enter_async_context(_in_background(FilmIndex(postgres).renew(), name="keys of films"))
         server = await stack.enter_async_context(_served(application, listener))
         yield Node(listener.getsockname()[1], hub, ownership, sockets, server)
+
+
+@contextlib.asynccontextmanager
+async def _in_background(work: Coroutine[Any, Any, None], *, name: str) -> AsyncIterator[None]:
+    async with Tasks().open() as tasks:
+        tasks.spawn(work, name=name)
+        yield
 
 
 @contextlib.asynccontextmanager

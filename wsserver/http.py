@@ -80,12 +80,17 @@ class HttpEdge:
         self._heartbeat_s = heartbeat_s
 
     def routes(self) -> list[HttpRoute]:
-        """One route for any message, and those that operations declare."""
+        """One route for any message, and those that operations declare: a fixed path before one with a parameter there.
+
+        The first that fits is taken: `/movies/{tmdb_id}` would else take `/movies/search` where it is declared first.
+        """
         routes = [HttpRoute("/api/v1/messages", self._message, methods=["POST"])]
-        for operation in self._dispatcher.operations.values():
-            for route in operation.routes:
-                endpoint = self._endpoint(operation, route)
-                routes.append(HttpRoute(route.path, endpoint, methods=[route.method], name=route.path))
+        declared = [
+            (operation, route) for operation in self._dispatcher.operations.values() for route in operation.routes
+        ]
+        for operation, route in sorted(declared, key=lambda pair: _parameters(pair[1].path)):
+            endpoint = self._endpoint(operation, route)
+            routes.append(HttpRoute(route.path, endpoint, methods=[route.method], name=route.path))
         return routes
 
     async def _message(self, http: HttpRequest) -> Response:
@@ -200,6 +205,10 @@ class HttpEdge:
         finally:
             unfollow()
             let_go()
+
+
+def _parameters(path: str) -> list[bool]:
+    return [segment.startswith("{") for segment in path.split("/")]
 
 
 def _nothing() -> None:

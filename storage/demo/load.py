@@ -1,10 +1,9 @@
-"""The demo catalogue as TMDB would have sent it, and the Chinese names of the people in films.
+"""The demo catalogue as TMDB would have sent it.
 
 The films are loaded once, into an empty catalogue; where they are is nobody's business but this file's.
 """
 
 import json
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -49,13 +48,6 @@ async def load_demo(movies: Movies) -> int:
     lines = (FOLDER / "movies.jsonl").read_text("utf-8").splitlines()
     stored = await movies.store([_as_tmdb(json.loads(line)) for line in lines], language=LANGUAGE, source="demo")
     return stored.written
-
-
-@cache
-def people_in_chinese() -> dict[str, list[str]]:
-    """Chinese names of people by the name that TMDB credits them with; the first is the one to show."""
-    names: dict[str, list[str]] = json.loads((FOLDER / "people_zh.json").read_text("utf-8"))
-    return names
 
 
 def _as_tmdb(film: Json) -> Json:

@@ -4,12 +4,23 @@ from datetime import UTC, datetime
 
 from protocol import movies
 from protocol.errors import INVALID_FIELD, MOVIE_NOT_FOUND, OperationError
-from protocol.movies import MAX_BULK_IDS, FeedPage, FindMovies, FoundMovies, GetMovie, GotMovie, ListFeed
+from protocol.movies import (
+    MAX_BULK_IDS,
+    FeedPage,
+    FindMovies,
+    FoundMovies,
+    GetMovie,
+    GotMovie,
+    ListFeed,
+    SearchedMovies,
+    SearchMovies,
+)
+from storage.film_search import FilmSearch
 from storage.movies import Movies
 from wsserver.dispatch import Call, Handlers
 
 
-def movie_handlers(catalogue: Movies) -> Handlers:
+def movie_handlers(catalogue: Movies, search: FilmSearch) -> Handlers:
     """Handlers of the film operations."""
     handlers = Handlers()
 
@@ -30,6 +41,13 @@ def movie_handlers(catalogue: Movies) -> Handlers:
         if movie is None:
             raise OperationError(MOVIE_NOT_FOUND)
         return GotMovie.model_construct(movie=movie)
+
+    @handlers.on(movies.MOVIES_SEARCH)
+    async def find_typed(_call: Call, request: SearchMovies) -> SearchedMovies:
+        ids = await search.find(request.query, limit=request.limit)
+        cards = await catalogue.cards(ids)
+        # A film may have gone between the two.
+        return SearchedMovies.model_construct(items=[cards[tmdb_id] for tmdb_id in ids if tmdb_id in cards])
 
     @handlers.on(movies.MOVIES_FEED)
     async def feed(_call: Call, request: ListFeed) -> FeedPage:
