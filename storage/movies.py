@@ -94,6 +94,14 @@ class Movies(FilmStore):
         sql = f"SELECT {_CARD} FROM tmdb.movies WHERE tmdb_id = ANY($1::integer[])"
         return {record["tmdb_id"]: _card(record) for record in await self._fetch(sql, ids)}
 
+    async def films(self, ids: Sequence[int]) -> list[Film]:
+        """Those of the films that are in the catalogue, in the order of the ids."""
+        sql = f"""
+            SELECT {_FILM} FROM tmdb.movies JOIN unnest($1::integer[]) WITH ORDINALITY AS wanted (tmdb_id, at)
+            USING (tmdb_id) ORDER BY at
+        """
+        return [_film(record) for record in await self._fetch(sql, ids)]
+
     async def detail(self, tmdb_id: int) -> MovieDetail | None:
         """Everything that a film's page shows: 20 of the cast as billed, and the key jobs of the crew."""
         records = await self._fetch(_DETAIL, tmdb_id)

@@ -25,9 +25,10 @@ class TestNode:
 def settings_for_tests(data_dir: Path, **settings: Any) -> Settings:
     """Settings that come from the test alone, not from this shell or a `.env` that lies about.
 
-    One client in a test asks more in a minute than a person does.
+    One client in a test asks more in a minute than a person does, and a model is asked only what the test says.
     """
-    return Settings(_env_file=None, data_dir=data_dir, port=0, **{"rate_limit_chats_per_min": 1000, **settings})
+    chosen = {"rate_limit_chats_per_min": 1000, "enrichment_extraction": False, **settings}
+    return Settings(_env_file=None, data_dir=data_dir, port=0, **chosen)
 
 
 @contextlib.asynccontextmanager

@@ -3,8 +3,9 @@
 from dataclasses import dataclass
 from datetime import date
 
-from protocol.chat import Recommendations
+from protocol.chat import Recommendations, Status
 from storage.movies import Movies
+from wsserver.domains.answerer import Asking
 from wsserver.domains.assistant.catalogue import CatalogueAssistant
 from wsserver.vendors.llm import Finished, TextDelta, Turn
 
@@ -34,7 +35,8 @@ class Talk:
 
     async def ask(self, question: str) -> Answer:
         self.turns.append(Turn("user", question))
-        events = [event async for event in self._assistant.answer(self.turns)]
+        events = [event async for event in self._assistant.answer(self.turns, Asking())]
+        events = [event for event in events if not isinstance(event, Status)]
         assert events.pop() == Finished("stop", None, "catalogue")
         recommended = events.pop() if isinstance(events[-1], Recommendations) else None
         texts = [event.text for event in events if isinstance(event, TextDelta)]

@@ -10,11 +10,12 @@ from storage.movies import Movies
 from storage.postgres import Postgres
 from tests.talks import TODAY, Talk
 from wsserver.domains.assistant.catalogue import CatalogueAssistant
+from wsserver.domains.film_knowledge import FilmKnowledge
 
 
 @pytest.fixture
 def assistant(postgres: Postgres) -> CatalogueAssistant:
-    return CatalogueAssistant(Movies(postgres), people_in_chinese(), today=lambda: TODAY)
+    return CatalogueAssistant(FilmKnowledge(Movies(postgres), people_in_chinese(), today=lambda: TODAY))
 
 
 @pytest.fixture

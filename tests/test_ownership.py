@@ -18,7 +18,7 @@ from storage.runs import Claim, RunLogs
 from tests.clients import PATIENCE_S, SocketClient, socket_client
 from tests.conftest import ModelNode
 from tests.node import TestNode
-from wsserver.domains.answering import ModelAnswerer
+from wsserver.domains.model_answers import ModelAnswerer
 from wsserver.heart import BEAT_S, STILL_S, Heart
 from wsserver.hub import Hub, Run
 from wsserver.ownership import Ownership

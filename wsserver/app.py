@@ -7,7 +7,7 @@ import signal
 import socket
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
@@ -37,6 +37,7 @@ from storage.chat import Conversations
 from storage.demo.load import load_demo
 from storage.demo.people import people_in_chinese
 from storage.embedded import EmbeddedError, Services, embedded_services
+from storage.enrichment import EnrichmentLog
 from storage.film_index import FilmIndex
 from storage.film_search import FilmSearch
 from storage.limits import RateLimits, UserSockets
@@ -46,12 +47,18 @@ from storage.postgres import POOL_SIZE, Postgres
 from storage.redis import Redis, open_redis, ping
 from storage.runs import RunLogs
 from storage.schema import SchemaError, migrate
+from storage.tmdb_entities import People
 from wsserver.auth import Authenticator, CodeExchange
 from wsserver.dispatch import Dispatcher
 from wsserver.domains.accounts import account_handlers
-from wsserver.domains.answering import DEFAULT_SYSTEM_PROMPT, Answerer, Answering, ModelAnswerer
+from wsserver.domains.answerer import Answerer
+from wsserver.domains.answering import Answering
 from wsserver.domains.assistant.catalogue import CatalogueAssistant
 from wsserver.domains.chat import Chats, chat_handlers
+from wsserver.domains.film_extraction import FilmExtraction
+from wsserver.domains.film_knowledge import FilmKnowledge
+from wsserver.domains.film_resolver import FilmResolver
+from wsserver.domains.model_answers import DEFAULT_SYSTEM_PROMPT, ModelAnswerer
 from wsserver.domains.movies import movie_handlers
 from wsserver.heart import Heart
 from wsserver.http import HttpEdge, on_http_exception
@@ -60,7 +67,7 @@ from wsserver.ownership import Ownership
 from wsserver.settings import Settings, SettingsError, load_settings
 from wsserver.tasks import Tasks
 from wsserver.telemetry import Metrics, configure_logging
-from wsserver.vendors.llm import LanguageModel
+from wsserver.vendors.llm import LanguageModel, ModelServer
 from wsserver.vendors.wechat import LocalLogin, WeChat
 from wsserver.watch import Seats, SessionWatch
 from wsserver.websocket import ABORT_EXTENSION, Sockets
@@ -87,6 +94,10 @@ GRACEFUL_SHUTDOWN_S = 5
 
 VENDOR_CONNECTIONS = httpx.Limits(max_connections=None, max_keepalive_connections=100)
 """Each streaming answer holds one connection to its model: a limit here would make chats wait for each other."""
+
+
+EXTRACTION_TOKENS = 300
+"""Of what a model reads in a question: a valid answer has about a hundred."""
 
 
 class StartError(Exception):
@@ -210,7 +221,7 @@ async def running(settings: Settings, listener: socket.socket, services: Service
             table=table,
             ownership=ownership,
             conversations=conversations,
-            answerer=_answerer(settings, http_client, movies),
+            answerer=_answerer(settings, http_client, postgres, None, hub),
         )
         chats = Chats(
             hub, table=table, ownership=ownership, conversations=conversations, answering=answering, rates=rates
@@ -324,12 +335,33 @@ def _code_exchange(settings: Settings, client: httpx.AsyncClient) -> CodeExchang
     )
 
 
-def _answerer(settings: Settings, client: httpx.AsyncClient, movies: Movies) -> Answerer:
+def _answerer(
+    settings: Settings, client: httpx.AsyncClient, postgres: Postgres, resolver: FilmResolver | None, hub: Hub
+) -> Answerer:
     servers = settings.model_servers()
+    knowledge = FilmKnowledge(
+        Movies(postgres),
+        people_in_chinese(),
+        people=People(postgres),
+        resolver=resolver,
+        extraction=_extraction(settings, servers, client),
+        enrichments=EnrichmentLog(postgres),
+        spawn=hub.spawn,
+    )
     if not servers:
         log.info("no language model is configured: the catalogue assistant answers")
-        return CatalogueAssistant(movies, people_in_chinese())
-    return ModelAnswerer(LanguageModel(servers, client), settings.system_prompt or DEFAULT_SYSTEM_PROMPT)
+        return CatalogueAssistant(knowledge)
+    return ModelAnswerer(LanguageModel(servers, client), settings.system_prompt or DEFAULT_SYSTEM_PROMPT, knowledge)
+
+
+def _extraction(settings: Settings, servers: Sequence[ModelServer], client: httpx.AsyncClient) -> FilmExtraction | None:
+    if not servers or not settings.enrichment_extraction:
+        return None
+    as_json = [
+        replace(server, extra_body={**server.extra_body, "response_format": {"type": "json_object"}})
+        for server in servers
+    ]
+    return FilmExtraction(LanguageModel(as_json, client, max_tokens=EXTRACTION_TOKENS))
 
 
 def _cors(settings: Settings) -> list[Middleware]:

@@ -78,6 +78,8 @@ class Settings(BaseSettings):
     """Of all nodes together. TMDB throttles at about 40."""
     tmdb_language: Annotated[str, Field(pattern="^[a-z]{2}(-[A-Z]{2})?$")] = "zh-CN"
     enrichment_enable: bool = False
+    enrichment_extraction: bool = True
+    """Whether the model is asked, for two seconds at most, what the rules did not understand in a question."""
 
     rate_limit_messages_per_s: Annotated[float, Field(gt=0)] = 20.0
     rate_limit_burst: Annotated[int, Field(ge=1)] = 40

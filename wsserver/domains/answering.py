@@ -8,9 +8,9 @@ import asyncio
 import contextlib
 import time
 import uuid
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Literal
 from uuid import UUID
 
 import structlog
@@ -19,67 +19,19 @@ from protocol.chat import Complete, FinishReason, Recommendations, Restart, Send
 from protocol.errors import MODEL_REFUSED, RUN_LOST, RUN_NOT_FOUND, STORAGE_UNAVAILABLE, OperationError
 from storage.chat import Conversations, PastMessage, Place
 from storage.ownership import RunRow, RunTable
+from wsserver.domains.answerer import MOVIE_BASE, Answerer, Asking
 from wsserver.hub import FINISH_S, Hub, Run, StoppedError
 from wsserver.ownership import Ownership
 from wsserver.tails import SEQ_GAP
-from wsserver.vendors.llm import Finished, LanguageModel, TextDelta, Turn
+from wsserver.vendors.llm import Finished, TextDelta, Turn
 
 log = structlog.get_logger(__name__)
-
-PROMPT_CHARACTERS = 24_000
-"""Of history in a prompt: about 16,000 tokens of Chinese, half of the context of a small model of today."""
 
 STORE_RETRY_S = 0.5
 """Between attempts to store an answer while PostgreSQL is away."""
 
 MAX_TAKEOVERS = 1
 """An answer that costs two nodes their lives is not tried on a third."""
-
-DEFAULT_SYSTEM_PROMPT = (
-    "You are the assistant of a cinema app. Answer in the language of the question, briefly and to the point. "
-    "Say so when you do not know; never invent films, people, dates or figures."
-)
-
-AnswerEvent = TextDelta | Recommendations | Finished
-
-
-class Answerer(Protocol):
-    """Whatever makes answers: a language model, or the catalogue. Exactly one `Finished`, last; or OperationError."""
-
-    name: str
-
-    def answer(self, turns: Sequence[Turn], *, kb_prefix: str | None = None) -> AsyncGenerator[AnswerEvent, None]: ...
-
-
-class ModelAnswerer:
-    """A language model with its instructions, given as much of the conversation as fits."""
-
-    name = "model"
-
-    def __init__(self, model: LanguageModel, system_prompt: str) -> None:
-        self._model = model
-        self._system = Turn("system", system_prompt)
-
-    async def answer(self, turns: Sequence[Turn], *, kb_prefix: str | None = None) -> AsyncGenerator[AnswerEvent, None]:
-        """The model's own events. `kb_prefix` says nothing to it."""
-        async with contextlib.aclosing(self._model.stream([self._system, *_newest(turns)])) as events:
-            async for event in events:
-                yield event
-
-
-def _newest(turns: Sequence[Turn]) -> list[Turn]:
-    """The last turns that fit, whole, the question always among them; the first one kept is the user's."""
-    left = PROMPT_CHARACTERS
-    kept: list[Turn] = []
-    for turn in reversed(turns):
-        left -= len(turn.content)
-        if left < 0 and kept:
-            break
-        kept.append(turn)
-    while len(kept) > 1 and kept[-1].role == "assistant":
-        kept.pop()
-    kept.reverse()
-    return kept
 
 
 @dataclass(slots=True)
@@ -97,6 +49,12 @@ class Asked:
     @property
     def answer(self) -> str:
         return "".join(self.text)
+
+
+def _asking(run: Run, asked: Asked) -> Asking:
+    request = asked.request
+    base = request.kb_prefix or (MOVIE_BASE if request.use_auto_rag else None)
+    return Asking(None if request.incognito else run.request_id, run.user_id, base)
 
 
 class Answering:
@@ -202,12 +160,13 @@ class Answering:
 
     async def _generate(self, run: Run, asked: Asked) -> FinishReason:
         turns = await self._turns(asked)
-        if asked.request.debug:
-            run.publish(Status("generation", {"answerer": self._answerer.name, "history": len(turns) - 1}))
         finished: Finished | None = None
-        async with contextlib.aclosing(self._answerer.answer(turns, kb_prefix=asked.request.kb_prefix)) as events:
+        async with contextlib.aclosing(self._answerer.answer(turns, _asking(run, asked))) as events:
             async for event in events:
                 match event:
+                    case Status():
+                        if asked.request.debug:
+                            run.publish(event)
                     case TextDelta(text):
                         asked.text.append(text)
                         run.text(text)

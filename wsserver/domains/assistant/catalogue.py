@@ -5,15 +5,12 @@ the catalogue. It keeps nothing between questions: the conversation comes with e
 """
 
 import re
-from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
-from datetime import UTC, date, datetime
+from collections.abc import AsyncGenerator, Iterator, Sequence
 
-from protocol.chat import Recommendations
+from protocol.chat import Status
 from storage.film_names import is_ideograph
-from storage.movies import Movies
-from wsserver.domains.assistant.answers import FilmAnswers
-from wsserver.domains.assistant.conversation import FilmConversation
-from wsserver.domains.assistant.people import PeopleNames
+from wsserver.domains.answerer import AnswerEvent, Asking
+from wsserver.domains.film_knowledge import FilmKnowledge, Read
 from wsserver.vendors.llm import Finished, TextDelta, Turn
 
 MOST_PIECES, LEAST_COLUMNS = 32, 8
@@ -24,32 +21,31 @@ _ENDS = frozenset("，。！？；：、,.!?;:）)》”\n ")
 
 
 class CatalogueAssistant:
-    """Answers from the film catalogue, in Chinese or English. `chinese_names` are people's, the one to show first."""
+    """Answers from what the catalogue knows, in Chinese or English."""
 
     name = "catalogue"
 
-    def __init__(
-        self,
-        movies: Movies,
-        chinese_names: Mapping[str, Sequence[str]],
-        *,
-        today: Callable[[], date] = lambda: datetime.now(UTC).date(),
-    ) -> None:
-        people = PeopleNames(chinese_names)
-        self._conversation = FilmConversation(movies, people)
-        self._answers = FilmAnswers(movies, people)
-        self._today = today
+    def __init__(self, knowledge: FilmKnowledge) -> None:
+        self._knowledge = knowledge
 
-    async def answer(
-        self, turns: Sequence[Turn], *, kb_prefix: str | None = None
-    ) -> AsyncGenerator[TextDelta | Recommendations | Finished, None]:
+    async def answer(self, turns: Sequence[Turn], asking: Asking) -> AsyncGenerator[AnswerEvent, None]:
         """The answer to the last turn, in pieces, then the films that it recommends; `Finished` is last.
 
-        `kb_prefix` says nothing here: the catalogue is all that is known. Raises STORAGE_UNAVAILABLE.
+        Raises STORAGE_UNAVAILABLE.
         """
-        today = self._today()
-        asked = await self._conversation.understand([turn for turn in turns if turn.role != "system"], today)
-        reply = await self._answers.reply(asked, today)
+        said = [turn for turn in turns if turn.role != "system"]
+        read: Read | None = None
+        async for found in self._knowledge.read(said, asking):
+            if isinstance(found, Read):
+                read = found
+            else:
+                yield found
+        assert read is not None  # noqa: S101 (it is always the last)
+        reply = await self._knowledge.reply(read)
+        ids = reply.recommendations.tmdb_ids if reply.recommendations else []
+        self._knowledge.log(said, asking, read, ids)
+        yield Status("retrieval", {"films": len(ids)})
+        yield Status("generation", {"answerer": self.name, "history": len(said) - 1})
         for piece in pieces(reply.text):
             yield TextDelta(piece)
         if reply.recommendations:

@@ -11,8 +11,9 @@ from datetime import date
 from storage.film_filter import Credit, Film, FilmFilter, Role
 from storage.film_names import is_ideograph, key
 from storage.movies import Movies
+from storage.tmdb_entities import People
 from wsserver.domains.assistant.mentions import Mentions, Name, Reading
-from wsserver.domains.assistant.people import PeopleNames
+from wsserver.domains.assistant.people import PeopleNames, Person
 from wsserver.domains.assistant.questions import Kind, Question, question
 from wsserver.domains.assistant.words import OTHER_WORK, RECOMMEND, Aspect
 from wsserver.vendors.llm import Turn
@@ -25,6 +26,9 @@ ANSWER_CHARACTERS = 4000
 
 MOST_LISTED = 40
 """Titles taken from one answer: twice the longest list."""
+
+MOST_PEOPLE = 10
+"""People of TMDB who have one of the names in a text: more are namesakes."""
 
 _TITLE = re.compile(r"《([^《》]{1,120})》(?:（(\d{4})[），])?|“([^“”]{1,120})”(?: \((\d{4})\))?")
 _NUMBERED = re.compile(r"^\d+\. (.*)$", re.MULTILINE)
@@ -46,18 +50,41 @@ class Exchange:
         return self.turns[-1].content
 
 
-class FilmConversation:
-    """Reads questions in their conversation. Methods may raise STORAGE_UNAVAILABLE."""
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What is known of a question beside its words: titles that are named in it, films and people that it means."""
 
-    def __init__(self, movies: Movies, people: PeopleNames) -> None:
+    titles: tuple[str, ...] = ()
+    films: tuple[Film, ...] = ()
+    people: tuple[Person, ...] = ()
+
+    def quoted(self, text: str) -> str:
+        """The text with its titles in quotes."""
+        for title in self.titles:
+            if f"《{title}》" not in text:
+                text = text.replace(title, f"《{title}》", 1)
+        return text
+
+
+NOTHING_KNOWN = Known()
+
+
+class FilmConversation:
+    """Reads questions in their conversation. Methods may raise STORAGE_UNAVAILABLE.
+
+    `names` are people's that everybody has; `people`, when given, are those of TMDB who were asked for before.
+    """
+
+    def __init__(self, movies: Movies, names: PeopleNames, people: People | None = None) -> None:
         self._movies = movies
+        self._names = names
         self._people = people
 
-    async def understand(self, turns: Sequence[Turn], today: date) -> Question:
+    async def understand(self, turns: Sequence[Turn], today: date, known: Known = NOTHING_KNOWN) -> Question:
         """The question of the last turn, with what it takes from the turns before it."""
         turns = turns[-MEMORY_TURNS:]
-        text = turns[-1].content if turns else ""
-        asked = question(await self._mentions(text), text, today, chinese_before=_was_chinese(turns[:-1]))
+        text = known.quoted(turns[-1].content) if turns else ""
+        asked = question(await self._mentions(text, known), text, today, chinese_before=_was_chinese(turns[:-1]))
         exchanges = _exchanges(turns[:-1])
         if asked.kind is Kind.YES:
             return await self._confirmed(asked, exchanges, today)
@@ -69,11 +96,28 @@ class FilmConversation:
             return await self._continued(asked, exchanges, today)
         return asked
 
-    async def _mentions(self, text: str) -> Mentions:
-        reading = Reading(text, self._people)
+    async def _mentions(self, text: str, known: Known = NOTHING_KNOWN) -> Mentions:
+        reading = Reading(text, self._names)
         if not reading.keys:
             return reading.mentions((), {})
-        return reading.mentions(await self._movies.titled(reading.keys), await self._movies.credited(reading.keys))
+        people = [*await self._people_called(reading.keys), *known.people]
+        if people:
+            reading = Reading(text, self._names.knowing(people))
+        titled = {film.tmdb_id: film for film in await self._movies.titled(reading.keys)}
+        # As it was asked for, not only as it is called.
+        titled |= {film.tmdb_id: film for film in known.films}
+        return reading.mentions(list(titled.values()), await self._movies.credited(reading.keys))
+
+    async def _people_called(self, keys: Sequence[str]) -> list[Person]:
+        if self._people is None:
+            return []
+        found = []
+        for person in await self._people.find(keys, limit=MOST_PEOPLE):
+            spellings = (person.name, *person.also_known_as)
+            # Many are also known as a word: Rain, Prince, 小李.
+            whole = tuple(key(spelling) for spelling in spellings if _is_whole_name(spelling))
+            found.append(Person(person.name, whole))
+        return found
 
     async def _with_that_film(self, asked: Question, exchanges: Sequence[Exchange]) -> Question:
         """Take the film that was spoken of last; one of a list only when it is said which."""
@@ -152,6 +196,10 @@ class FilmConversation:
                     found.setdefault(film.tmdb_id, film)
                     break
         return list(found.values())
+
+
+def _is_whole_name(spelling: str) -> bool:
+    return " " in spelling.strip() or (len(spelling) >= 3 and all(is_ideograph(each) for each in key(spelling)))
 
 
 def _exchanges(turns: Sequence[Turn]) -> list[Exchange]:

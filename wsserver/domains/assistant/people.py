@@ -1,7 +1,8 @@
 """What people in films are called: in the credits, in Chinese, and for short."""
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections import ChainMap, Counter
+from collections.abc import Mapping, MutableMapping, Sequence
+from copy import copy
 from dataclasses import dataclass, field
 
 from storage.film_names import is_ideograph, key, tokens
@@ -24,12 +25,12 @@ class PeopleNames:
 
     def __init__(self, chinese: Mapping[str, Sequence[str]]) -> None:
         self._chinese = {name: names[0] for name, names in chinese.items() if names}
-        self._by_key: dict[str, Person] = {}
+        self._by_key: MutableMapping[str, Person] = {}
         surnames: dict[str, Person] = {}
         bearers: Counter[str] = Counter()
         for name, aliases in chinese.items():
             person = Person(name, tuple(key(spelling) for spelling in (name, *aliases)))
-            self._by_key |= dict.fromkeys(person.keys, person)
+            self._by_key.update(dict.fromkeys(person.keys, person))
             for surname in {_surname(name), *(_chinese_surname(alias) for alias in aliases[:1])} - {""}:
                 surnames[surname] = person
                 bearers[surname] += 1
@@ -37,6 +38,12 @@ class PeopleNames:
         for surname, person in surnames.items():
             if bearers[surname] == 1:
                 self._by_key.setdefault(surname, person)
+
+    def knowing(self, people: Sequence[Person]) -> "PeopleNames":
+        """These names and those of some more people, who are asked for by all their keys."""
+        more = copy(self)
+        more._by_key = ChainMap({name_key: person for person in people for name_key in person.keys}, self._by_key)
+        return more
 
     def find(self, name_key: str) -> Person | None:
         """Who is called that, full name, Chinese name, nickname or surname."""

@@ -40,6 +40,10 @@ class Kind(StrEnum):
     UNKNOWN = "unknown"
 
 
+COURTESIES = (Kind.GREETING, Kind.THANKS, Kind.GOODBYE, Kind.ABILITIES)
+"""Kinds that ask for nothing."""
+
+
 @dataclass(frozen=True, slots=True)
 class Question:
     """A question as its own words tell it.
@@ -76,7 +80,7 @@ _ORDINAL = re.compile(
     re.IGNORECASE,
 )
 _ENGLISH_ORDINALS = {"first": 1, "second": 2, "third": 3, "fourth": 4, "fifth": 5, "last": -1}
-_COURTESIES = (
+_COURTEOUS = (
     (Kind.GREETING, words.GREETING),
     (Kind.THANKS, words.THANKS),
     (Kind.GOODBYE, words.GOODBYE),
@@ -172,7 +176,7 @@ class Signs:
 
 def _kind(signs: Signs) -> Kind:
     if not signs.mentions.names and not signs.mentions.unknown_titles:
-        for kind, pattern in _COURTESIES:
+        for kind, pattern in _COURTEOUS:
             if pattern.search(signs.text):
                 return kind
     if signs.mentions.films:
