@@ -13,6 +13,7 @@ from protocol.operation import (
     Access,
     Body,
     GuestClaim,
+    GuestName,
     MessageId,
     Noun,
     OperationTable,
@@ -22,6 +23,7 @@ from protocol.operation import (
     Shape,
     StreamingRequest,
 )
+from protocol.watchlist import WatchlistCaptured
 
 MAX_QUERY_CHARACTERS = 8_000
 """A long question with a pasted synopsis; about a tenth of a small model's context."""
@@ -29,7 +31,6 @@ MAX_QUERY_CHARACTERS = 8_000
 Query = Annotated[str, Field(min_length=1, max_length=MAX_QUERY_CHARACTERS), NOT_BLANK, STORABLE]
 Uuid = Annotated[UUID, Field(strict=False)]
 RequestId = Annotated[str, Field(min_length=1, max_length=64), STORABLE]
-GuestName = Annotated[str, Field(min_length=1, max_length=128), NOT_BLANK, STORABLE]
 KnowledgeBase = Annotated[str, Field(max_length=64), STORABLE]
 
 FinishReason = Literal["stop", "length", "cancelled", "interrupted"]
@@ -39,7 +40,8 @@ class SendChat(StreamingRequest):
     """Ask. Without `conversation_id` the question goes to the caller's standing conversation.
 
     `use_auto_rag` and `kb_prefix` ask for a knowledge base first; `debug` adds `status` frames; after an
-    `incognito` question nothing is stored.
+    `incognito` question nothing is stored. `watchlist_auto_capture` notes films in the watchlist that the question says
+    one wants to see, has seen or does not want, unless it is `incognito`.
     """
 
     type: Literal["chat"]
@@ -49,6 +51,7 @@ class SendChat(StreamingRequest):
     conversation_id: Uuid | None = None
     debug: bool = False
     incognito: bool = False
+    watchlist_auto_capture: bool = False
     on_busy: Literal["reject", "enqueue", "interrupt"] = "reject"
     """What to do when the conversation is still being answered: refuse, wait for it, or cut it short."""
 
@@ -135,7 +138,7 @@ class Restart:
         return {"content": {"reason": self.reason}}
 
 
-ChatFrame = Status | Chunk | Recommendations | Complete | Restart
+ChatFrame = Status | Chunk | Recommendations | WatchlistCaptured | Complete | Restart
 
 
 class ChatReply(Noun):
@@ -147,6 +150,7 @@ class ChatReply(Noun):
     conversation_id: UUID | None
     request_id: str
     recommendations: Annotated[Recommendations | None, Field(exclude_if=lambda films: films is None)] = None
+    watchlist: Annotated[WatchlistCaptured | None, Field(exclude_if=lambda films: films is None)] = None
 
 
 class Message(Noun):
@@ -253,9 +257,16 @@ class MiniProgramChatBody(Body):
     kb_prefix: KnowledgeBase | None = None
     debug: bool = False
     incognito: bool = False
+    watchlist_auto_capture: bool = False
 
     def message(self) -> dict[str, object]:
-        wish = {"query": self.text, "debug": self.debug, "incognito": self.incognito, "stream": True}
+        wish = {
+            "query": self.text,
+            "debug": self.debug,
+            "incognito": self.incognito,
+            "watchlist_auto_capture": self.watchlist_auto_capture,
+            "stream": True,
+        }
         return wish if self.kb_prefix is None else wish | {"kb_prefix": self.kb_prefix}
 
     def guest(self) -> GuestClaim:

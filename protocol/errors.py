@@ -38,6 +38,7 @@ NOT_FOUND = _declare("not_found", 404, "没有找到")
 CONVERSATION_NOT_FOUND = _declare("conversation_not_found", 404, "没有找到这个会话")
 RUN_NOT_FOUND = _declare("run_not_found", 404, "没有找到这次回答")
 MOVIE_NOT_FOUND = _declare("movie_not_found_in_db", 404, "影片库里没有这部电影")
+CAPTURE_NOT_FOUND = _declare("capture_not_found", 404, "没有找到这次片单记录")
 METHOD_NOT_ALLOWED = _declare("method_not_allowed", 405, "不支持这种请求方法")
 TOO_LARGE = _declare("too_large", 413, "消息太大")
 UNSUPPORTED_MEDIA = _declare("unsupported_media_type", 415, "请求体必须是 application/json")
@@ -59,6 +60,7 @@ RATE_LIMITED = _declare("rate_limited", 429, "消息太频繁，请稍后再试"
 CONVERSATION_BUSY = _declare("conversation_busy", 409, "这个会话里还有回答正在进行", retryable=True)
 QUEUE_FULL = _declare("queue_full", 429, "这个会话里排队的问题太多", retryable=True)
 TOO_MANY_RUNS = _declare("too_many_runs", 429, "同时进行的回答太多，请等其中一个结束", retryable=True)
+WATCHLIST_FULL = _declare("watchlist_full", 409, "片单已满，最多 1000 部，请先移除一些")
 TOO_MANY_IN_FLIGHT = _declare("too_many_in_flight", 429, "同时处理的消息太多，请稍后再试", retryable=True)
 
 # Vendors. What is retryable here is truthful for the same request sent again (a login with a fresh code).

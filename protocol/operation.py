@@ -18,6 +18,8 @@ class Access(StrEnum):
 
     ANYONE = "anyone"
     GUEST = "guest"
+    NAMED = "named"
+    """Guests only under a name: what they keep is theirs to find again."""
     USER = "user"
 
 
@@ -48,6 +50,9 @@ NOT_BLANK = AfterValidator(_not_blank)
 
 MessageId = Annotated[str, Field(min_length=1, max_length=64), STORABLE]
 """The client's own name for a message, echoed in every answer to it."""
+
+
+GuestName = Annotated[str, Field(min_length=1, max_length=128), NOT_BLANK, STORABLE]
 
 
 class Noun(BaseModel):
@@ -125,10 +130,10 @@ class Shape(StrEnum):
 class Route:
     """An HTTP route of an operation, beside `POST /api/v1/messages` that every operation has.
 
-    `body` is what the route reads: JSON for POST, the query string (and path parameters) for GET.
+    `body` is what the route reads: JSON for POST, the query string (and path parameters) for GET and DELETE.
     """
 
-    method: Literal["GET", "POST"]
+    method: Literal["GET", "POST", "DELETE"]
     path: str
     shape: Shape
     body: type[Body]

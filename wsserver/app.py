@@ -48,6 +48,7 @@ from storage.redis import Redis, open_redis, ping
 from storage.runs import RunLogs
 from storage.schema import SchemaError, migrate
 from storage.tmdb_entities import People
+from storage.watchlist import Watchlist
 from wsserver.auth import Authenticator, CodeExchange
 from wsserver.dispatch import Dispatcher
 from wsserver.domains.accounts import account_handlers
@@ -60,6 +61,8 @@ from wsserver.domains.film_knowledge import FilmKnowledge
 from wsserver.domains.film_resolver import FilmResolver
 from wsserver.domains.model_answers import DEFAULT_SYSTEM_PROMPT, ModelAnswerer
 from wsserver.domains.movies import movie_handlers
+from wsserver.domains.watchlist import watchlist_handlers
+from wsserver.domains.watchlist_capture import WatchlistCapture
 from wsserver.heart import Heart
 from wsserver.http import HttpEdge, on_http_exception
 from wsserver.hub import Hub
@@ -216,12 +219,14 @@ async def running(settings: Settings, listener: socket.socket, services: Service
         table = RunTable(postgres)
         ownership = Ownership(RunTable(storage.undisturbed), hub, Heart(storage.database_url))
         conversations = Conversations(postgres, redis)
+        watchlist = Watchlist(postgres)
         answering = Answering(
             hub,
             table=table,
             ownership=ownership,
             conversations=conversations,
             answerer=_answerer(settings, http_client, postgres, None, hub),
+            capture=WatchlistCapture(watchlist, movies, people_in_chinese()),
         )
         chats = Chats(
             hub, table=table, ownership=ownership, conversations=conversations, answering=answering, rates=rates
@@ -232,7 +237,12 @@ async def running(settings: Settings, listener: socket.socket, services: Service
         decoder = Decoder(OPERATIONS)
         dispatcher = Dispatcher(
             OPERATIONS,
-            (account_handlers(authenticator), chat_handlers(chats), movie_handlers(movies, FilmSearch(postgres))),
+            (
+                account_handlers(authenticator),
+                chat_handlers(chats),
+                movie_handlers(movies, FilmSearch(postgres)),
+                watchlist_handlers(watchlist, movies),
+            ),
             metrics,
             rates,
         )
@@ -371,7 +381,7 @@ def _cors(settings: Settings) -> list[Middleware]:
         Middleware(
             CORSMiddleware,
             allow_origins=settings.cors_origins,
-            allow_methods=["GET", "POST"],
+            allow_methods=["GET", "POST", "DELETE"],
             allow_headers=["Authorization", "Content-Type", "Last-Event-ID", "X-User-ID"],
         )
     ]

@@ -143,9 +143,12 @@ class HttpEdge:
         authorization = http.headers.get("authorization")
         if authorization is not None:
             return await self._authenticator.authenticate(bearer_token(authorization))
-        if operation.access is not Access.GUEST:
+        if operation.access not in (Access.GUEST, Access.NAMED):
             return None
-        return self._authenticator.guest(claim or _claim_of_header(http))
+        claim = claim or _claim_of_header(http)
+        if claim is None and operation.access is Access.NAMED:
+            return None
+        return self._authenticator.guest(claim)
 
     def _events(self, operation: AnyOperation, stream: Stream[Any], shape: Shape, caller: Caller | None) -> Response:
         render = _typed_event if shape is Shape.TYPED_SSE else _status_event
@@ -247,7 +250,7 @@ def _claim_of_header(http: HttpRequest) -> GuestClaim | None:
 
 
 async def _read_body(http: HttpRequest, route: Route) -> Body:
-    if route.method == "GET":
+    if route.method != "POST":
         fields = {**http.query_params, **http.path_params}
         if (seen := http.headers.get("last-event-id")) is not None:
             fields.setdefault("after_seq", seen)

@@ -6,7 +6,7 @@ from typing import Any
 
 Frame = dict[str, Any]
 
-STREAMED = frozenset({"status", "chunk", "recommendations", "restart", "retract", "complete", "error"})
+STREAMED = frozenset({"status", "chunk", "recommendations", "watchlist", "restart", "retract", "complete", "error"})
 
 
 class BrokenPromiseError(AssertionError):

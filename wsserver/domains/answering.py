@@ -20,6 +20,7 @@ from protocol.errors import MODEL_REFUSED, RUN_LOST, RUN_NOT_FOUND, STORAGE_UNAV
 from storage.chat import Conversations, PastMessage, Place
 from storage.ownership import RunRow, RunTable
 from wsserver.domains.answerer import MOVIE_BASE, Answerer, Asking
+from wsserver.domains.watchlist_capture import WatchlistCapture
 from wsserver.hub import FINISH_S, Hub, Run, StoppedError
 from wsserver.ownership import Ownership
 from wsserver.tails import SEQ_GAP
@@ -61,8 +62,16 @@ class Answering:
     """Makes the runs of this node: the new ones, the ones whose turn has come, and the ones that others left."""
 
     def __init__(
-        self, hub: Hub, *, table: RunTable, ownership: Ownership, conversations: Conversations, answerer: Answerer
+        self,
+        hub: Hub,
+        *,
+        table: RunTable,
+        ownership: Ownership,
+        conversations: Conversations,
+        answerer: Answerer,
+        capture: WatchlistCapture | None = None,
     ) -> None:
+        self._capture = capture
         self._hub = hub
         self._table = table
         self._ownership = ownership
@@ -143,7 +152,7 @@ class Answering:
             if asked.turn is not None:
                 async with run.making():
                     asked.place = await asked.turn
-            async with run.making():
+            async with run.making(), self._capturing(run, asked.request):
                 finish_reason = await self._generate(run, asked)
         except StoppedError as stopped:
             if stopped.stop == "handed over":
@@ -157,6 +166,12 @@ class Answering:
             self._waiting.pop(run.request_id, None)
         message_id = await self._settle(run, asked, "done", finish_reason)
         run.publish(Complete(asked.answer, message_id, finish_reason, asked.usage))
+
+    def _capturing(self, run: Run, request: SendChat) -> contextlib.AbstractAsyncContextManager[None]:
+        """Beside the making of an answer, note what its question says of films, where that is wanted."""
+        if self._capture is None or not request.watchlist_auto_capture or request.incognito:
+            return contextlib.nullcontext()
+        return self._capture.beside(run, request.query, self._hub.spawn)
 
     async def _generate(self, run: Run, asked: Asked) -> FinishReason:
         turns = await self._turns(asked)

@@ -35,6 +35,7 @@ from protocol.errors import (
     RUN_NOT_FOUND,
     OperationError,
 )
+from protocol.watchlist import WatchlistCaptured
 from storage.chat import Conversations
 from storage.limits import RateLimits
 from storage.ownership import RunRow, RunTable
@@ -228,10 +229,13 @@ class Chats:
         """Wait for the run's end, wherever it is made, and give its whole answer. Raises what the run failed with."""
         ended: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
         recommendations: list[Recommendations] = []
+        captured: list[WatchlistCaptured] = []
 
         def look(frame: LoggedFrame) -> None:
             if frame.encoded.startswith(b'{"type":"recommendations"'):
                 recommendations[:] = [Recommendations(**from_json(frame.encoded)["content"])]
+            elif frame.encoded.startswith(b'{"type":"watchlist"'):
+                captured[:] = [WatchlistCaptured.model_validate(from_json(frame.encoded)["content"])]
             if frame.last and not ended.done():
                 ended.set_result(from_json(frame.encoded))
 
@@ -249,6 +253,7 @@ class Chats:
             conversation_id=row.conversation_id,
             request_id=row.request_id,
             recommendations=recommendations[0] if recommendations else None,
+            watchlist=captured[0] if captured else None,
         )
 
     async def history(self, call: Call, request: ReadHistory) -> HistoryPage:

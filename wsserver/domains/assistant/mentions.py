@@ -112,10 +112,21 @@ def quotes(text: str) -> list[Quote]:
 
 
 class Reading:
-    """A text that is being read. First `keys` say what to look up, then `mentions` takes what was found."""
+    """A text that is being read. First `keys` say what to look up, then `mentions` takes what was found.
 
-    def __init__(self, text: str, people: PeopleNames) -> None:
+    `before` and `after` say that a word beside them is meant as a title although it is an ordinary one.
+    """
+
+    def __init__(
+        self,
+        text: str,
+        people: PeopleNames,
+        *,
+        before: re.Pattern[str] = _CUE_BEFORE,
+        after: re.Pattern[str] = _CUE_AFTER,
+    ) -> None:
         self.text = clip(text)
+        self._before, self._after = before, after
         self._people = people
         self._tokens = tokens(self.text)
         self._grams = list(grams(self._tokens))
@@ -186,7 +197,7 @@ class Reading:
             return False
         return (
             not _is_ordinary(words)
-            or bool(_CUE_BEFORE.search(before) or _CUE_AFTER.search(after))
+            or bool(self._before.search(before) or self._after.search(after))
             or self._is_capital(start)
         )
 
