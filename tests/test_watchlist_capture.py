@@ -35,6 +35,8 @@ SAID: list[tuple[str, dict[int, str]]] = [
     ("我想再看一遍盗梦空间", {INCEPTION: WANT}),
     ("明天去看黑客帝国", {MATRIX: WANT}),
     ("周末和女朋友去看《泰坦尼克号》", {TITANIC: WANT}),
+    ("我想跟女朋友看泰坦尼克号", {TITANIC: WANT}),
+    ("我最想看的电影是《盗梦空间》", {INCEPTION: WANT}),
     ("把《盗梦空间》加到片单", {INCEPTION: WANT}),
     ("请把盗梦空间加到我的想看列表", {INCEPTION: WANT}),
     ("帮我把《盗梦空间》和《星际穿越》都加入片单", {INCEPTION: WANT, INTERSTELLAR: WANT}),

@@ -25,6 +25,9 @@ from wsserver.hub import Run
 
 log = structlog.get_logger(__name__)
 
+HEAD_START_S = 0.1
+"""How long the answer is left alone first: the catalogue's whole answer takes less, a model's first text mostly more."""
+
 REPORT_S = 2.0
 """How long an answer that is made waits for its capture: it takes milliseconds, unless PostgreSQL is in trouble."""
 
@@ -53,14 +56,17 @@ class WatchlistCapture:
     @contextlib.asynccontextmanager
     async def beside(self, run: Run, query: str, spawn: Callable[..., asyncio.Task[None]]) -> AsyncIterator[None]:
         """Capture while the block makes the run's answer, and publish the frame of it, if there is one, by its end."""
-        capturing = spawn(self._report(run, query), name=f"capture of {run.request_id}")
+        made = asyncio.Event()
+        capturing = spawn(self._report(run, query, made), name=f"capture of {run.request_id}")
         try:
             try:
                 yield
             except OperationError:
                 # What was noted is noted, and said, also when the answer failed.
+                made.set()
                 await asyncio.wait((capturing,), timeout=REPORT_S)
                 raise
+            made.set()
             await asyncio.wait((capturing,), timeout=REPORT_S)
         finally:
             if not capturing.done():
@@ -68,7 +74,10 @@ class WatchlistCapture:
             # After the run's last frame nothing may be published.
             capturing.cancel()
 
-    async def _report(self, run: Run, query: str) -> None:
+    async def _report(self, run: Run, query: str, made: asyncio.Event) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(HEAD_START_S):
+                await made.wait()
         try:
             captured = await self.capture(user_id=run.user_id, request_id=run.request_id, query=query)
         except OperationError as error:

@@ -75,7 +75,9 @@ _PARTICLES = r"[了啦的吧啊呀哦喔噢哈嘛~～\s\"”’)）👍😊]*"
 _MORE = rf"\s*(?:、|和|跟|与|以及|还有)(?!\s*{_F})"
 _END = rf"(?={_PARTICLES}(?:$|{_COMMA})|{_MORE})"
 _AFTERWARDS = rf"(?={_PARTICLES}(?:$|{_COMMA})|{_MORE}|\s*(?:之后|以后|后|很多遍|[一二两三四五几好\d]+[遍次回]))"
-_BEFORE_SEEING = r"(?:再|去|来|先|赶紧|尽快|抽空|找个?时间|回家|一起|一口气|重新|今晚|明天|后天|周末|晚上)*+"
+_BEFORE_SEEING = (
+    rf"(?:{_COMPANY}|再|去|来|先|赶紧|尽快|抽空|找个?时间|回家|一起|一口气|重新|今晚|明天|后天|周末|晚上)*+"
+)
 _SEE = r"(?:看看|看一看|看一下|看完|看|重温|二刷|三刷|补看|补一下|补|刷)(?:一下|一遍|一次|下)?"
 _SEEN = r"(?:看过|看完|看了|刷过|刷完|二刷了?|三刷了?|刷了|补完|补了|重温了|重温完)"
 _TIMES = r"(?:\s*(?:[一二两三四五几\d]+|好几|很多|无数|[nN])\s*[遍次回])?"
@@ -206,6 +208,7 @@ _RULES = (
     ),
     _rule("watched", rf"{_START}{_LEAD}去?{_SEEN}{_TIMES}了?{_INTRO}{_FILMS}{_AFTERWARDS}"),
     _rule("watched", rf"{_START}{_LEAD}看的(?:是|就是){_INTRO}{_FILMS}{_END}"),
+    _rule("to_watch", rf"{_START}{_LEAD}想看的(?:电影|片子)?(?:是|就是){_INTRO}{_FILMS}{_END}"),
     _rule("dismissed", rf"{_START}{_LEAD}(?:{_NOT_WANT}){_INTRO}{_FILMS}{_END}"),
     _rule("dismissed", rf"{_START}{_LEAD}对{_INTRO}{_FILMS}{_LEAD}{_NO_INTEREST}{_END}"),
     _rule("dismissed", rf"{_START}{_ASKS}{_STOP}{_INTRO}{_FILMS}{_END}", asks=True),
