@@ -91,7 +91,7 @@ def test_ten_bad_messages_in_a_row_close_and_a_good_one_forgives() -> None:
 def test_before_login_only_what_is_open_to_anyone_is_allowed() -> None:
     session = Session(Limits(), 0.0)
     session.authorise(Access.ANYONE)
-    for access in (Access.GUEST, Access.USER):
+    for access in (Access.GUEST, Access.NAMED, Access.USER):
         with pytest.raises(OperationError) as refused:
             session.authorise(access)
         assert refused.value.kind.reason == "login_required"

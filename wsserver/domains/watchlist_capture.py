@@ -26,17 +26,17 @@ from wsserver.hub import Run
 log = structlog.get_logger(__name__)
 
 HEAD_START_S = 0.1
-"""How long the answer is left alone first: the catalogue's whole answer takes less, a model's first text mostly more."""
+"""How long the answer is left alone first: the catalogue's answer takes less, a model's first text mostly more."""
 
 REPORT_S = 2.0
 """How long an answer that is made waits for its capture: it takes milliseconds, unless PostgreSQL is in trouble."""
 
-_MEANT_AS_TITLE_AFTER = re.compile(
+_BEFORE_A_TITLE = re.compile(
     r"(?:电影|影片|片子|片名|片叫|名叫|叫做?|看了|看过|看完|(?:想要?|打算|准备|计划|周末|今晚|明天|要|去|不想)再?(?:去|重)?(?:看看|看)|"
     r"收藏|\b(?:movies?|films?|called|titled|named|(?:re-?)?watch(?:ed)?|add|bookmark))\s*[:：]?\s*$",
     re.IGNORECASE,
 )
-_MEANT_AS_TITLE_BEFORE = re.compile(
+_AFTER_A_TITLE = re.compile(
     r"^\s*(?:这部|这片|这个?电影|那部|系列|[(（]\d{4}[)）]|我?(?:已经|早就|都)*(?:看过|不想看|就算了)|"
     r"(?:加|放|收藏|添加|存)[到进入]|(?:to|on) my\b)",
     re.IGNORECASE,
@@ -101,7 +101,7 @@ class WatchlistCapture:
         """What the question says of films of the catalogue, each once, in its order. Raises STORAGE_UNAVAILABLE."""
         if not SIGNS.search(query):
             return []
-        reading = Reading(query, self._people, before=_MEANT_AS_TITLE_AFTER, after=_MEANT_AS_TITLE_BEFORE)
+        reading = Reading(query, self._people, before=_BEFORE_A_TITLE, after=_AFTER_A_TITLE)
         if not reading.keys:
             return []
         films, credited = await self._movies.titled(reading.keys), await self._movies.credited(reading.keys)
