@@ -40,6 +40,8 @@ FILM_COLUMNS = {
 }
 """Columns of `tmdb.movies` that are made of TMDB's answer, and their types."""
 
+GENRE_COLUMNS = ("movie_id", "genre_id", "popularity")
+
 _ONCE = frozenset({"spelling_rules"})
 """Not renewed with the date alone: the spellings of a film are written when it is new or changed."""
 
@@ -124,12 +126,12 @@ async def _store_relations(connection: Connection, batch: Sequence[Row], stored:
     if not rows:
         return
     credits_ = [credit for row in rows for credit in credit_rows(row["raw"])]
-    genres = [(row["tmdb_id"], genre_id) for row in rows for genre_id in dict.fromkeys(row["genre_ids"])]
+    genres = [
+        (row["tmdb_id"], genre_id, row["popularity"]) for row in rows for genre_id in dict.fromkeys(row["genre_ids"])
+    ]
     await connection.copy_records_to_table(
         "movie_credits", schema_name="tmdb", columns=CREDIT_COLUMNS, records=credits_
     )
+    await connection.copy_records_to_table("movie_genres", schema_name="tmdb", columns=GENRE_COLUMNS, records=genres)
     await store_spellings(connection, rows)
     await renewed(connection, stored.changed_ids)
-    await connection.copy_records_to_table(
-        "movie_genres", schema_name="tmdb", columns=("movie_id", "genre_id"), records=genres
-    )

@@ -147,7 +147,7 @@ class GraphOutbox:
                 INSERT INTO tmdb.neo4j_etl_outbox AS pending
                     (entity_type, tmdb_id, operation, attempts, last_error, created_at, next_try)
                 SELECT DISTINCT ON (entity_type, tmdb_id) entity_type, tmdb_id, operation, attempts, $2, created_at,
-                    now() + coalesce($3::interval, least($5, $4 * 2 ^ least(attempts - 1, 30)))
+                    now() + coalesce($3::interval, least($5::interval, $4::interval * 2 ^ least(attempts - 1, 30)))
                 FROM given_up ORDER BY entity_type, tmdb_id, id DESC
                 ON CONFLICT (entity_type, tmdb_id) WHERE claimed_at IS NULL AND done_at IS NULL
                 DO UPDATE SET attempts = excluded.attempts, last_error = excluded.last_error

@@ -237,9 +237,15 @@ class Movies(FilmStore):
                 SELECT tmdb_id AS candidate_id FROM tmdb.movies
                 WHERE tmdb_id = ANY(ARRAY(SELECT candidate_id FROM shared)) AND {made.sql}
                 UNION (
-                    SELECT tmdb_id FROM tmdb.movies
-                    WHERE genre_ids && ARRAY(SELECT unnest(genres_liked) FROM liked) AND {made.sql}
-                    ORDER BY popularity DESC, tmdb_id LIMIT $3
+                    SELECT by_genre.tmdb_id FROM (SELECT DISTINCT unnest(genres_liked) FROM liked) AS asked (genre)
+                    CROSS JOIN LATERAL (
+                        SELECT tmdb_id, genres.popularity
+                        FROM tmdb.movie_genres AS genres JOIN tmdb.movies ON tmdb_id = movie_id
+                        WHERE genre_id = genre AND {made.sql}
+                        ORDER BY genres.popularity DESC, movie_id LIMIT $3
+                    ) AS by_genre
+                    GROUP BY by_genre.tmdb_id, by_genre.popularity
+                    ORDER BY by_genre.popularity DESC, by_genre.tmdb_id LIMIT $3
                 )
             ),
             compared AS (

@@ -12,7 +12,7 @@ from typing import Any
 
 from storage.demo.load import FOLDER, GENRES
 from storage.film_rows import CREDIT_COLUMNS, credit_rows, film_row
-from storage.film_store import FILM_COLUMNS
+from storage.film_store import FILM_COLUMNS, GENRE_COLUMNS
 from storage.postgres import Connection, Postgres
 
 CAST = 14
@@ -66,8 +66,8 @@ async def _copy(connection: Connection, batch: list[Json]) -> None:
         ("movie_credits", CREDIT_COLUMNS, [credit for film in batch for credit in credit_rows(film)]),
         (
             "movie_genres",
-            ("movie_id", "genre_id"),
-            [(film["id"], genre["id"]) for film in batch for genre in film["genres"]],
+            GENRE_COLUMNS,
+            [(film["id"], genre["id"], film["popularity"]) for film in batch for genre in film["genres"]],
         ),
     ):
         await connection.copy_records_to_table(table, schema_name="tmdb", columns=columns, records=records)
