@@ -109,9 +109,9 @@ class FilmStore:
 
         The demo catalogue stays: it is ours. The graph is told.
         """
-        async with self._postgres.transaction() as connection:
+        async with self._postgres.connection() as connection:
             await connection.execute("DELETE FROM tmdb.feeds WHERE listed_at < now() - make_interval(days => $1)", days)
-            return await drop_older_than(connection, "movie", days)
+        return await drop_older_than(self._postgres, "movie", days)
 
 
 async def _store_relations(connection: Connection, batch: Sequence[Row], stored: Stored) -> None:

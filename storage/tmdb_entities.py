@@ -115,8 +115,7 @@ class People:
 
     async def drop_older_than(self, days: int = KEEP_DAYS) -> int:
         """Drop people who were not fetched for so long; returns how many. The graph is told."""
-        async with self._postgres.transaction() as connection:
-            return await drop_older_than(connection, "person", days)
+        return await drop_older_than(self._postgres, "person", days)
 
 
 class TvShows:
@@ -138,8 +137,7 @@ class TvShows:
 
     async def drop_older_than(self, days: int = KEEP_DAYS) -> int:
         """Drop shows that were not fetched for so long; returns how many. The graph is told."""
-        async with self._postgres.transaction() as connection:
-            return await drop_older_than(connection, "tv", days)
+        return await drop_older_than(self._postgres, "tv", days)
 
 
 def person_row(raw: Json, language: str) -> dict[str, object]:

@@ -1,8 +1,8 @@
 """Storing what TMDB says, whatever it is about: what is new, what changed, what is as it was, and what gets too old.
 
 A table of an entity has the columns `tmdb_id, raw, raw_hash, language, source, added_at, changed_at, fetched_at` and
-columns of its own that are made from `raw`. All here runs in the caller's transaction, and what the graph has to know
-is written down in it (storage/graph_outbox.py). What an answer means is the business of the entity's own file.
+columns of its own that are made from `raw`. What the graph has to know is written down in the same transaction
+(storage/graph_outbox.py). What an answer means is the business of the entity's own file.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -11,13 +11,16 @@ from datetime import timedelta
 from typing import Any, Literal
 
 from storage.graph_outbox import EntityType, enqueue
-from storage.postgres import Connection
+from storage.postgres import Connection, Postgres
 
 KEEP_DAYS = 180
 """TMDB's terms: nothing is kept for longer than six months without being fetched again."""
 
 STORE_BATCH = 200
 """Entities per statement: about 4 MB of TMDB's JSON."""
+
+DROP_BATCH = 1_000
+"""Entities that are dropped in one transaction, with their relations: a second's work."""
 
 RENEW_AFTER = timedelta(days=1)
 """An answer that says the same is written only to renew its date, and for that not more often."""
@@ -111,21 +114,27 @@ async def store_batch(
     return Stored(new, changed, unchanged=len(rows) - written, refreshed=len(records) - written)
 
 
-async def drop_older_than(connection: Connection, entity: EntityType, days: int) -> int:
+async def drop_older_than(postgres: Postgres, entity: EntityType, days: int) -> int:
     """Drop what TMDB said longer ago, and tell the graph; returns how many. Who is being stored just now stays."""
-    records = await connection.fetch(
-        f"""
-        WITH old AS (
-            SELECT tmdb_id FROM {_TABLES[entity]}
-            WHERE source = 'tmdb' AND fetched_at < now() - make_interval(days => $1)
-            ORDER BY tmdb_id FOR UPDATE SKIP LOCKED
-        )
-        DELETE FROM {_TABLES[entity]} WHERE tmdb_id IN (SELECT tmdb_id FROM old) RETURNING tmdb_id
-        """,
-        days,
-    )
-    await enqueue(connection, entity, sorted(record["tmdb_id"] for record in records), "delete")
-    return len(records)
+    dropped = 0
+    while True:
+        async with postgres.transaction() as connection:
+            records = await connection.fetch(
+                f"""
+                WITH old AS (
+                    SELECT tmdb_id FROM {_TABLES[entity]}
+                    WHERE source = 'tmdb' AND fetched_at < now() - make_interval(days => $1)
+                    ORDER BY tmdb_id LIMIT $2 FOR UPDATE SKIP LOCKED
+                )
+                DELETE FROM {_TABLES[entity]} WHERE tmdb_id IN (SELECT tmdb_id FROM old) RETURNING tmdb_id
+                """,
+                days,
+                DROP_BATCH,
+            )
+            await enqueue(connection, entity, sorted(record["tmdb_id"] for record in records), "delete")
+        dropped += len(records)
+        if len(records) < DROP_BATCH:
+            return dropped
 
 
 def _upsert(table: str, columns: Mapping[str, str], once: Collection[str]) -> str:

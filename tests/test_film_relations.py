@@ -15,6 +15,7 @@ from storage.film_names import key
 from storage.movies import Movies
 from storage.postgres import Postgres, Record
 from storage.schema import downgrade, migrate
+from tests.bench.films import fill
 from tests.bench.films import films as generated_films
 from tests.databases import fresh_database
 
@@ -235,8 +236,9 @@ async def age(postgres: Postgres, days: int, *ids: int) -> None:
 
 
 async def test_films_that_tmdb_was_not_asked_about_for_long_are_stale_then_dropped(
-    empty: Postgres, movies: Movies
+    empty: Postgres, movies: Movies, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("storage.tmdb_store.DROP_BATCH", 1)
     await movies.store([film(tmdb_id, cast=[(WU, "吴京")]) for tmdb_id in (1, 2, 3)])
     await movies.store([film(4)], source="demo")
     await age(empty, 100, 2)
@@ -247,10 +249,12 @@ async def test_films_that_tmdb_was_not_asked_about_for_long_are_stale_then_dropp
     assert await movies.drop_older_than(180) == 1
     assert await movies.drop_older_than(180) == 0
     assert set(await movies.cards([1, 2, 3, 4])) == {1, 2, 4}
+    assert await movies.drop_older_than(-1) == 2
+    assert set(await movies.cards([1, 2, 3, 4])) == {4}
     assert await credits_of(empty, 3) == []
     assert await rows(empty, "SELECT FROM tmdb.movie_genres WHERE movie_id = 3") == []
     told = await rows(empty, "SELECT tmdb_id, operation FROM tmdb.neo4j_etl_outbox ORDER BY tmdb_id")
-    assert [tuple(record) for record in told] == [(1, "upsert"), (2, "upsert"), (3, "delete"), (4, "upsert")]
+    assert [tuple(record) for record in told] == [(1, "delete"), (2, "delete"), (3, "delete"), (4, "upsert")]
 
 
 async def test_a_list_that_is_too_old_is_dropped_with_the_films(empty: Postgres, movies: Movies) -> None:
@@ -317,6 +321,23 @@ async def snapshot(database_url: str, *tables: str) -> list[list[tuple[Any, ...]
             [tuple(record) for record in await rows(postgres, f"SELECT * FROM tmdb.{table} AS kept ORDER BY kept")]
             for table in tables
         ]
+
+
+async def test_a_catalogue_that_is_filled_for_measuring_is_as_if_its_films_were_stored(
+    services: Services, database_url: str
+) -> None:
+    assert services.database_url is not None
+    tables = ("movie_credits", "movie_genres")
+    await fill(database_url, 60)
+    async with fresh_database(services.database_url) as other:
+        await migrate(other)
+        async with Postgres.open(other, size=1) as postgres:
+            await Movies(postgres).store(list(generated_films(60)))
+        assert await snapshot(other, *tables) == await snapshot(database_url, *tables)
+    async with Postgres.open(database_url, size=1) as postgres:
+        (each,) = await rows(postgres, "SELECT count(*)::float / 60 AS credits FROM tmdb.movie_credits")
+        assert 20 < each["credits"] < 30
+        assert (await Movies(postgres).store(list(generated_films(60)))).unchanged == 60
 
 
 async def test_films_of_the_first_revision_are_carried_into_the_relations_and_back(database_url: str) -> None:

@@ -368,6 +368,15 @@ async def test_similar_films_share_people_or_genres(movies: Movies) -> None:
         (f"SELECT movie_id FROM tmdb.movie_credits WHERE name_key = 'a' AND {DIRECTED}", "movie_credits_of_crew"),
         (f"SELECT movie_id FROM tmdb.movie_credits WHERE name_key = 'a' AND {PLAYED}", "movie_credits_of_cast"),
         ("SELECT movie_id FROM tmdb.movie_credits WHERE person_id = 1", "movie_credits_of_person"),
+        (
+            "SELECT * FROM tmdb.movie_genres WHERE genre_id = 878 ORDER BY popularity DESC, movie_id LIMIT 20",
+            "movie_genres_by_popularity",
+        ),
+        (
+            "SELECT * FROM tmdb.movies WHERE source = 'tmdb' AND fetched_at < now() ORDER BY fetched_at LIMIT 20",
+            "movies_by_age",
+        ),
+        ("SELECT * FROM tmdb.people WHERE name_keys && '{wujing}'", "people_of_name"),
         ("SELECT * FROM tmdb.movies WHERE title_keys @> '{thematrix}'", "movies_of_title"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Generated films, as TMDB would have sent them, and a catalogue full of them in half a minute.
+"""Generated films, as TMDB would have sent them, and a catalogue full of them: about a thousand a second.
 
 Genres, languages, figures and words of titles are distributed as in the demo catalogue; people have ids, and few of
 them most of the credits. The same seed gives the same films. Their texts mean nothing.
