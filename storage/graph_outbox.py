@@ -55,12 +55,12 @@ class Backlog:
 
 
 async def enqueue(connection: Connection, entity_type: EntityType, ids: Sequence[int], operation: Operation) -> None:
-    """Note in the transaction that changes them that entities changed. `ids` are in order, so that nobody waits in a
-    circle."""
+    """Note that entities changed, in the transaction that changes them."""
+    # In order of the ids, so that those who note the same wait for each other and not in a circle.
     await connection.execute(
         """
         INSERT INTO tmdb.neo4j_etl_outbox (entity_type, tmdb_id, operation)
-        SELECT $1, tmdb_id, $3 FROM unnest($2::integer[]) WITH ORDINALITY AS changed (tmdb_id, at) ORDER BY at
+        SELECT $1, tmdb_id, $3 FROM unnest($2::integer[]) AS changed (tmdb_id) ORDER BY tmdb_id
         ON CONFLICT (entity_type, tmdb_id) WHERE claimed_at IS NULL AND done_at IS NULL
         DO UPDATE SET operation = excluded.operation, next_try = now()
         """,

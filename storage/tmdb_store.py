@@ -131,7 +131,7 @@ async def drop_older_than(postgres: Postgres, entity: EntityType, days: int) -> 
                 days,
                 DROP_BATCH,
             )
-            await enqueue(connection, entity, sorted(record["tmdb_id"] for record in records), "delete")
+            await enqueue(connection, entity, [record["tmdb_id"] for record in records], "delete")
         dropped += len(records)
         if len(records) < DROP_BATCH:
             return dropped
