@@ -291,6 +291,7 @@ def _store_in_a_process(database_url: str, started: Any, turn: int) -> None:
     assert asyncio.run(store()) > 0
 
 
+@pytest.mark.slow
 async def test_two_processes_that_store_the_same_films_wait_for_each_other_and_not_in_a_circle(
     database_url: str, empty: Postgres
 ) -> None:
