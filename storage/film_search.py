@@ -5,6 +5,7 @@ whole question means is not read here: that is the assistant's.
 """
 
 import re
+import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -12,10 +13,10 @@ from storage.film_filter import DIRECTED, PLAYED
 from storage.film_names import is_ideograph
 from storage.film_spellings import MAX_WHOLE, Kind, folded
 from storage.film_typos import probes, slips_allowed, slips_between
-from storage.postgres import Connection, Postgres, Record
+from storage.postgres import Connection, Postgres
 
-MOST_COMPARED = 400
-"""Titles that are compared with a mistyped one, letter by letter: four milliseconds of this process."""
+MOST_COMPARED = 300
+"""Titles that are compared with a mistyped one, letter by letter: at most five milliseconds of this process."""
 
 MOST_PEOPLE = 8
 """People whose films are looked up for a part of a name, those of the most voted films first."""
@@ -23,18 +24,18 @@ MOST_PEOPLE = 8
 SHORTEST_NAME, SHORTEST_CHINESE_NAME = 3, 2
 """Characters of a name that have to be typed: fewer begin thousands of names."""
 
-_LAST_KEY = "\U0010ffff"
-"""Comes after every character that a key can have."""
+_ONLY, _ALL = "\x01", "\U0010ffff"
+"""Behind a key: ends what is just this key, ends all that begins so. No key has a character outside of the two."""
 
-_DATED = re.compile(r"(.*[^\d])((?:18[89]|19|20)\d\d)(?:年|年版|版)?")
+_DATED = re.compile(r"(.*\D)((?:18[89]|19|20)\d\d)(?:年版?|版)?\W*")
 
 _TITLES = (Kind.WHOLE, Kind.PART)
 _PINYIN = (Kind.PINYIN, Kind.PINYIN_PART)
 
 _KEYED = """
-    SELECT tmdb_id, key = $2 AND $4 AS exact FROM tmdb.film_spellings
-    WHERE kind = $1 AND key >= $2 AND key < $3 AND ($5::smallint IS NULL OR year = $5)
-    ORDER BY exact DESC, votes DESC, popularity DESC, tmdb_id LIMIT $6
+    SELECT tmdb_id FROM tmdb.film_spellings
+    WHERE kind = $1 AND key >= $2 AND key < $3 AND ($4::smallint IS NULL OR year = $4)
+    ORDER BY votes DESC, popularity DESC, tmdb_id LIMIT $5
 """
 
 _SIMILAR = """
@@ -119,13 +120,19 @@ class FilmSearch:
         if not whole.key:
             return []
         async with self._postgres.connection() as connection:
-            dated = _DATED.fullmatch(whole.key)
+            dated = _dated(query)
             if dated is not None:
                 await _titled(connection, whole, _TITLES, found)
-                await _anyhow(connection, _Wish(dated[1], int(dated[2])), found)
+                await _anyhow(connection, dated, found)
             if dated is None or not found.ids:
                 await _anyhow(connection, whole, found)
         return found.ids
+
+
+def _dated(query: str) -> _Wish | None:
+    match = _DATED.fullmatch(unicodedata.normalize("NFKC", query))
+    title = folded(match[1]) if match else ""
+    return _Wish(title, int(match[2])) if match and title else None
 
 
 async def _anyhow(connection: Connection, wish: _Wish, found: _Found) -> None:
@@ -145,22 +152,19 @@ async def _titled(connection: Connection, wish: _Wish, kinds: Sequence[Kind], fo
     """Adds films with a key that begins so, kind by kind; says whether one has exactly this title."""
     exact = False
     for kind in kinds:
-        if found.full:
-            break
-        records = await _keyed(connection, wish, kind, found)
-        found.add(record["tmdb_id"] for record in records)
-        exact = exact or (kind is Kind.WHOLE and any(record["exact"] for record in records))
+        if kind in {Kind.WHOLE, Kind.PINYIN} and not found.full:
+            ids = await _keyed(connection, wish, kind, _ONLY, found.limit)
+            exact = exact or (kind is Kind.WHOLE and bool(ids))
+            found.add(ids)
+        if not found.full:
+            found.add(await _keyed(connection, wish, kind, _ALL, found.limit))
     return exact
 
 
-async def _keyed(connection: Connection, wish: _Wish, kind: Kind, found: _Found) -> list[Record]:
-    """Films with a key of this kind that begins so; where the key is a whole one, those with just this key first."""
-    exact_first = kind in {Kind.WHOLE, Kind.PINYIN}
-    return list(
-        await connection.fetch(
-            _KEYED, kind, wish.key, wish.key + _LAST_KEY, exact_first, wish.year, found.limit * MAX_WHOLE
-        )
-    )
+async def _keyed(connection: Connection, wish: _Wish, kind: Kind, end: str, limit: int) -> list[int]:
+    """Films with a key of this kind that begins so, or is just this; one may be there for several of its keys."""
+    records = await connection.fetch(_KEYED, kind, wish.key, wish.key + end, wish.year, limit * MAX_WHOLE)
+    return [record["tmdb_id"] for record in records]
 
 
 async def _mistyped(connection: Connection, wish: _Wish) -> list[int]:
@@ -168,12 +172,12 @@ async def _mistyped(connection: Connection, wish: _Wish) -> list[int]:
     pieces = probes(wish.key)
     if not pieces:
         return []
-    near: dict[int, int] = {}
+    near: list[tuple[int, int, float, int]] = []
     for record in await connection.fetch(_SIMILAR, Kind.PIECE, pieces, wish.year, MOST_COMPARED):
         slips = slips_between(wish.key, record["whole"], slips_allowed(record["whole"]))
         if slips is not None:
-            near[record["tmdb_id"]] = min(slips, near.get(record["tmdb_id"], slips))
-    return sorted(near, key=lambda tmdb_id: near[tmdb_id])
+            near.append((slips, -record["votes"], -record["popularity"], record["tmdb_id"]))
+    return [tmdb_id for *_, tmdb_id in sorted(near)]
 
 
 async def _people(connection: Connection, wish: _Wish) -> list[tuple[str, int]]:
@@ -181,7 +185,7 @@ async def _people(connection: Connection, wish: _Wish) -> list[tuple[str, int]]:
     if len(wish.key) < (SHORTEST_CHINESE_NAME if wish.in_chinese else SHORTEST_NAME):
         return []
     kinds = _TITLES if wish.in_chinese else (*_TITLES, *_PINYIN)
-    records = await connection.fetch(_PEOPLE, kinds, wish.key, wish.key + _LAST_KEY, MOST_PEOPLE)
+    records = await connection.fetch(_PEOPLE, kinds, wish.key, wish.key + _ALL, MOST_PEOPLE)
     return [(record["name_key"], record["likeness"]) for record in records]
 
 

@@ -47,7 +47,8 @@ def probes(asked: str) -> list[str]:
 
 def slips_between(asked: str, whole: str, most: int) -> int | None:
     """How many slips make one of the other, None when more than `most`. Two neighbours swapped are one slip."""
-    if abs(len(asked) - len(whole)) > most:
+    # Each slip brings at most one letter in and takes one out: that is soon counted, and refuses most.
+    if abs(len(asked) - len(whole)) > most or len(set(asked) ^ set(whole)) > 2 * most:
         return None
     before: list[int] = []
     above = list(range(len(whole) + 1))

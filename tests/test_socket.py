@@ -73,6 +73,7 @@ async def test_the_same_code_leads_to_the_same_session_even_when_sent_twice_at_o
         {"type": "movies_bulk", "ids": [603]},
         {"type": "movie_detail", "tmdb_id": 603},
         {"type": "movies_feed", "feed": "popular"},
+        {"type": "movies_search", "query": "matrix"},
         {"type": "logout"},
     ],
 )

@@ -27,7 +27,7 @@ UP = (
     """,
     """
     CREATE INDEX film_spellings_by_key ON tmdb.film_spellings (kind, key)
-        INCLUDE (tmdb_id, year, votes, popularity)
+        INCLUDE (tmdb_id, whole, year, votes, popularity)
     """,
     "CREATE INDEX film_spellings_of_film ON tmdb.film_spellings (tmdb_id)",
     # Who is in the credits under `name_key`; `votes` are those of the best film that brought the row.
