@@ -27,7 +27,7 @@ SHORTEST_NAME, SHORTEST_CHINESE_NAME = 3, 2
 _ONLY, _ALL = "\x01", "\U0010ffff"
 """Behind a key: ends what is just this key, ends all that begins so. No key has a character outside of the two."""
 
-_DATED = re.compile(r"(.*\D)((?:18[89]|19|20)\d\d)(?:年版?|版)?\W*")
+_DATED = re.compile(r"(.*\D)((?:18[89]|19|20)\d\d)(?:年版?|版)?\W*", re.DOTALL)
 
 _TITLES = (Kind.WHOLE, Kind.PART)
 _PINYIN = (Kind.PINYIN, Kind.PINYIN_PART)
