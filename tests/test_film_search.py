@@ -1,88 +1,48 @@
 """Finding films by what is typed, in the database and over both transports."""
 
-import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from protocol.errors import STORAGE_UNAVAILABLE, OperationError
-from storage import film_index, film_search
+from storage import film_search
 from storage.embedded import Services
-from storage.film_index import RENEWAL_LOCK, FilmIndex
-from storage.film_rows import film_row
 from storage.film_search import FilmSearch
-from storage.film_spellings import KEY_LENGTH, MAX_WHOLE, Kind, film_spellings, folded
-from storage.film_typos import pieces, probes, slips_allowed, slips_between
 from storage.movies import Movies
 from storage.postgres import Postgres
-from storage.schema import downgrade, migrate
+from storage.schema import migrate
 from tests.clients import Transport
 from tests.databases import fresh_database
-
-EARTH, EARTH_2, EARTH_STORM, WANDERER = 1, 2, 3, 4
-HERO, DUNE_1984, DUNE, DUNE_2 = 5, 6, 7, 8
-MATRIX, RELOADED, INTERSTELLAR, INCEPTION = 9, 10, 11, 12
-CHONGQING, AMELIE, RUNNER, RUNNER_2049 = 13, 14, 15, 16
-NOLAN_FILM, PERCENT, LONG, PARASITE, TOTORO, YEAR_2012 = 17, 18, 19, 20, 21, 22
-TAIWANESE, AVENGERS = 23, 24
-
-
-def film(tmdb_id: int, title: str, english: str, votes: int, **more: Any) -> dict[str, Any]:
-    """A film as TMDB answers. `cast` and `directors` are names, or pairs of a name and the original one."""
-    cast = [_person(name) | {"order": at} for at, name in enumerate(more.get("cast", ()))]
-    crew = [_person(name) | {"job": "Director"} for name in more.get("directors", ())]
-    translations = [{"iso_639_1": "en", "iso_3166_1": "US", "data": {"title": english}}]
-    translations += [
-        {"iso_639_1": "zh", "iso_3166_1": "TW", "data": {"title": text}} for text in more.get("taiwan", ())
-    ]
-    return {
-        "id": tmdb_id,
-        "title": title,
-        "original_title": more.get("original", english),
-        "original_language": "en",
-        "release_date": more.get("released", "2000-01-01"),
-        "popularity": more.get("popularity", 1.0),
-        "vote_count": votes,
-        "credits": {"cast": cast, "crew": crew},
-        "translations": {"translations": translations},
-    }
-
-
-def _person(name: str | tuple[str, str]) -> dict[str, Any]:
-    shown, original = name if isinstance(name, tuple) else (name, name)
-    return {"name": shown, "original_name": original}
-
-
-CATALOGUE = [
-    film(EARTH, "流浪地球", "The Wandering Earth", 900, original="流浪地球", directors=["郭帆"], cast=["吴京"]),
-    film(EARTH_2, "流浪地球2", "The Wandering Earth II", 700, directors=["郭帆"], cast=["吴京", "Andy Lau"]),
-    film(EARTH_STORM, "地球风暴", "Geostorm", 5000),
-    film(WANDERER, "流浪猫鲍勃", "A Street Cat Named Bob", 1200),
-    film(HERO, "英雄", "Hero", 2000, directors=[("张艺谋", "张艺谋")], cast=[("Jet Li", "李连杰")]),
-    film(DUNE_1984, "沙丘", "Dune", 3000, released="1984-12-14", directors=["David Lynch"]),
-    film(DUNE, "沙丘", "Dune", 12000, released="2021-09-15", directors=["Denis Villeneuve"]),
-    film(DUNE_2, "沙丘2", "Dune: Part Two", 7000, released="2024-02-27", directors=["Denis Villeneuve"]),
-    film(MATRIX, "黑客帝国", "The Matrix", 25000, cast=["Keanu Reeves"], taiwan=["駭客任務"]),
-    film(RELOADED, "黑客帝国2：重装上阵", "The Matrix Reloaded", 11000, cast=["Keanu Reeves"]),
-    film(INTERSTELLAR, "星际穿越", "Interstellar", 36000, directors=["Christopher Nolan"]),
-    film(INCEPTION, "盗梦空间", "Inception", 37000, released="2010-07-15", directors=["Christopher Nolan"]),
-    film(CHONGQING, "重庆森林", "Chungking Express", 1800, original="重慶森林", directors=["Wong Kar-wai"]),
-    film(AMELIE, "天使爱美丽", "Amélie", 11000, original="Le Fabuleux Destin d'Amélie Poulain"),
-    film(RUNNER, "银翼杀手", "Blade Runner", 14000, released="1982-06-25"),
-    film(RUNNER_2049, "银翼杀手2049", "Blade Runner 2049", 13000, released="2017-10-04"),
-    film(NOLAN_FILM, "诺兰", "Nolan", 3, cast=["Extra 1", "Extra 2", "Extra 3", "Keanu Reeves"]),
-    film(PERCENT, "100% 的狼", "100% Wolf", 300),
-    film(LONG, "很长" * 40 + "的片名", "Long " * 40 + "End", 10),
-    film(PARASITE, "寄生虫", "Parasite", 18000, original="기생충"),
-    film(TOTORO, "龙猫", "My Neighbor Totoro", 8000, original="となりのトトロ"),
-    film(YEAR_2012, "2012", "2012", 11500, released="2009-10-10"),
-    film(TAIWANESE, "葉問", "Ip Man", 4000, cast=["甄子丹"]),
-    film(AVENGERS, "复仇者联盟", "The Avengers", 31000, cast=[f"Extra {at}" for at in range(20)] + ["Stan Lee"]),
-]
+from tests.films import (
+    AMELIE,
+    AVENGERS,
+    CATALOGUE,
+    CHONGQING,
+    DUNE,
+    DUNE_2,
+    DUNE_1984,
+    EARTH,
+    EARTH_2,
+    EARTH_STORM,
+    HERO,
+    INCEPTION,
+    INTERSTELLAR,
+    LONG,
+    MATRIX,
+    NOLAN_FILM,
+    PARASITE,
+    PERCENT,
+    RELOADED,
+    RUNNER,
+    RUNNER_2049,
+    TAIWANESE,
+    TOTORO,
+    WANDERER,
+    YEAR_2012,
+    film,
+)
 
 
 @pytest.fixture(scope="module")
@@ -363,87 +323,6 @@ async def test_a_film_is_listed_once_and_never_more_than_asked_for(search: FilmS
             assert found == (await search.find(query, limit=50))[:limit]
 
 
-async def test_a_film_that_changed_is_found_by_what_it_is_now(empty_url: str) -> None:
-    async with Postgres.open(empty_url) as postgres:
-        movies, search = Movies(postgres), FilmSearch(postgres)
-        await movies.store([film(1, "旧片名", "Before", 10), film(2, "旧片名", "Another", 20)])
-        assert await search.find("旧片名", limit=20) == [2, 1]
-        await movies.store([film(1, "旧片名", "After", 30)])
-        assert await search.find("旧片名", limit=20) == [1, 2]
-        assert await search.find("before", limit=20) == []
-        assert await search.find("after", limit=20) == [1]
-
-
-async def test_films_stored_before_there_were_keys_get_theirs(empty_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(film_index, "RENEWED_AT_ONCE", 2)
-    async with Postgres.open(empty_url) as postgres:
-        await Movies(postgres).store([film(at, f"影片{at}", f"Film {at}", at) for at in range(1, 6)])
-    await downgrade(empty_url, "0004")
-    await migrate(empty_url)
-    async with Postgres.open(empty_url) as postgres:
-        search, index = FilmSearch(postgres), FilmIndex(postgres)
-        assert await search.find("影片", limit=20) == []
-        assert await index.renew_some() == 2
-        assert len(await search.find("影片", limit=20)) == 2
-        async with asyncio.timeout(20):
-            await index.renew()
-        assert await search.find("yingpian", limit=20) == [5, 4, 3, 2, 1]
-        assert await index.renew_some() == 0
-
-
-async def test_one_node_renews_while_others_wait(empty_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(film_index, "RETRY_S", 0.01)
-    async with Postgres.open(empty_url) as postgres:
-        await Movies(postgres).store([film(1, "影片", "Film", 1)])
-        await _forget_keys(postgres)
-        index = FilmIndex(postgres)
-        async with postgres.transaction() as other:
-            await other.execute("SELECT pg_advisory_xact_lock($1)", RENEWAL_LOCK)
-            assert await index.renew_some() is None
-            waiting = asyncio.create_task(index.renew())
-            assert await index.renew_some() is None
-        async with asyncio.timeout(20):
-            await asyncio.gather(waiting, index.renew())
-        async with postgres.connection() as connection:
-            kept = await connection.fetchval("SELECT count(*) FROM tmdb.film_spellings")
-        assert kept == len(film_spellings(film_row(film(1, "影片", "Film", 1), "zh-CN")))
-
-
-async def test_who_renews_goes_on_when_postgresql_is_back(empty_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(film_index, "RETRY_S", 0.01)
-    async with Postgres.open(empty_url) as postgres:
-        await Movies(postgres).store([film(1, "影片", "Film", 1)])
-        await _forget_keys(postgres)
-        index = FilmIndex(postgres)
-        once, failed = index.renew_some, asyncio.Event()
-
-        async def away() -> int | None:
-            if failed.is_set():
-                return await once()
-            failed.set()
-            raise OperationError(STORAGE_UNAVAILABLE)
-
-        monkeypatch.setattr(index, "renew_some", away)
-        async with asyncio.timeout(20):
-            await index.renew()
-        assert failed.is_set()
-        assert await FilmSearch(postgres).find("影片", limit=20) == [1]
-
-
-async def test_films_of_the_same_people_are_stored_at_the_same_time(empty_url: str, monkeypatch: Any) -> None:
-    monkeypatch.setattr("storage.movies.STORE_BATCH", 5)
-    films = [film(at, f"片{at}", f"Film {at}", at, cast=["Ada Byron", "Max Born"]) for at in range(1, 61)]
-    async with Postgres.open(empty_url) as postgres:
-        async with asyncio.timeout(20):
-            await asyncio.gather(*(Movies(postgres).store(films[at::3]) for at in range(3)))
-        assert len(await FilmSearch(postgres).find("byron", limit=50)) == 50
-
-
-async def _forget_keys(postgres: Postgres) -> None:
-    async with postgres.connection() as connection:
-        await connection.execute("UPDATE tmdb.movies SET spelling_rules = 0; DELETE FROM tmdb.film_spellings")
-
-
 @pytest.mark.parametrize(
     ("statement", "parameters"),
     [
@@ -463,60 +342,6 @@ async def test_no_way_to_find_films_reads_a_whole_table(
         plan = "\n".join(record[0] for record in await connection.fetch(f"EXPLAIN {statement}", *parameters))
     assert "Seq Scan" not in plan
     assert "Index" in plan
-
-
-def test_keys_are_bounded() -> None:
-    strange = film(1, "很长" * 300, "Word " * 300, 1, taiwan=[f"片名{at}" for at in range(50)])
-    made = film_spellings(film_row(strange, "zh-CN"))
-    assert max(len(spelling.key) for spelling in made if spelling.kind is not Kind.PIECE) <= KEY_LENGTH
-    assert len([spelling for spelling in made if spelling.kind is Kind.WHOLE]) <= MAX_WHOLE
-    assert len(made) < 300
-
-
-_LETTERS = st.text(alphabet="abcdefg", min_size=4, max_size=20)
-
-
-@given(whole=_LETTERS, data=st.data())
-def test_every_slip_leaves_a_piece_by_which_the_title_is_found(whole: str, data: st.DataObject) -> None:
-    asked = _with_a_slip(whole, data)
-    assert slips_between(asked, whole, slips_allowed(whole)) in {0, 1}
-    assert set(probes(asked)) & set(pieces(whole)) or len(asked) < 3
-
-
-@given(whole=st.text(alphabet="abcdefghijkl", min_size=8, max_size=20), data=st.data())
-def test_two_letters_that_are_wrong_missing_or_too_many_leave_a_piece(whole: str, data: st.DataObject) -> None:
-    asked = _with_a_slip(_with_a_slip(whole, data, swaps=False), data, swaps=False)
-    assert slips_between(asked, whole, 2) in {0, 1, 2}
-    assert set(probes(asked)) & set(pieces(whole))
-
-
-def _with_a_slip(whole: str, data: st.DataObject, *, swaps: bool = True) -> str:
-    at = data.draw(st.integers(0, len(whole) - 2))
-    slips = [whole[:at] + whole[at + 1 :], whole[:at] + "z" + whole[at + 1 :], whole[:at] + "z" + whole[at:]]
-    if swaps:
-        slips.append(whole[:at] + whole[at + 1] + whole[at] + whole[at + 2 :])
-    return data.draw(st.sampled_from(slips))
-
-
-@pytest.mark.parametrize(
-    ("asked", "whole", "slips"),
-    [
-        ("abcd", "abcd", 0),
-        ("abdc", "abcd", 1),
-        ("acd", "abcd", 1),
-        ("", "ab", 2),
-        ("badc", "abcd", 2),
-        ("x", "abcd", None),
-    ],
-)
-def test_slips_are_counted(asked: str, whole: str, slips: int | None) -> None:
-    assert slips_between(asked, whole, 2) == slips
-
-
-def test_folding_keeps_a_part_a_part() -> None:
-    whole = "乾隆皇帝與著名藝術家的後裏麵餘"
-    for first in range(len(whole)):
-        assert folded(whole[first:]) == folded(whole)[first:]
 
 
 async def test_cards_come_best_first_over_both_transports(transport: Transport) -> None:
