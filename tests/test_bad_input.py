@@ -116,14 +116,17 @@ async def test_a_message_one_byte_too_long_closes_the_socket_with_1009(client: S
 
 
 async def test_too_many_messages_are_limited_and_in_the_end_refused(client: SocketClient) -> None:
-    for _ in range(70):
-        await client.send({"type": "ping"})
+    # On a busy machine the bucket fills again in between: what closes the socket is ten in a row.
+    with contextlib.suppress(ConnectionClosed):
+        for _ in range(5_000):
+            await client.send({"type": "ping"})
     frames = []
     with contextlib.suppress(ConnectionClosed):
         while True:
             frames.append(await client.receive())
     limited = [frame for frame in frames if frame["type"] == "error"]
-    assert len(limited) == 10
+    assert frames[-10:] == limited[-10:]
+    assert len(limited) >= 10
     assert {(frame["code"], frame["reason"], frame["retryable"]) for frame in limited} == {(429, "rate_limited", True)}
     assert all(frame["retry_after_ms"] > 0 for frame in limited)
     assert await client.closed() == 4006

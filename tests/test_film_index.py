@@ -96,7 +96,7 @@ async def test_who_renews_goes_on_when_postgresql_is_back(empty_url: str, monkey
 
 
 async def test_films_of_the_same_people_are_stored_at_the_same_time(empty_url: str, monkeypatch: Any) -> None:
-    monkeypatch.setattr("storage.movies.STORE_BATCH", 5)
+    monkeypatch.setattr("storage.film_store.STORE_BATCH", 5)
     films = [film(at, f"片{at}", f"Film {at}", at, cast=["Ada Byron", "Max Born"]) for at in range(1, 61)]
     async with Postgres.open(empty_url) as postgres:
         async with asyncio.timeout(20):

@@ -10,6 +10,10 @@ import structlog
 log = structlog.get_logger(__name__)
 
 
+CANCEL_AGAIN_S = 5.0
+"""After which a task is cancelled once more: a library that met the cancellation may have taken it for its own."""
+
+
 class Tasks:
     """A group of independent tasks. asyncio's TaskGroup stops them all when one fails; a server must not."""
 
@@ -22,10 +26,11 @@ class Tasks:
         try:
             yield self
         finally:
-            running = tuple(self._running)
-            for task in running:
-                task.cancel()
-            await asyncio.gather(*running, return_exceptions=True)
+            running = set(self._running)
+            while running:
+                for task in running:
+                    task.cancel()
+                _, running = await asyncio.wait(running, timeout=CANCEL_AGAIN_S)
 
     def spawn(self, work: Coroutine[Any, Any, None], *, name: str) -> asyncio.Task[None]:
         """Start a task."""

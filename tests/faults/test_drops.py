@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 from collections import Counter
 
 import asyncpg
@@ -9,9 +10,9 @@ import pytest
 
 from tests.faults.client import Counts
 from tests.faults.conftest import Ground, Table
-from tests.faults.load import Load, run_load
+from tests.faults.load import Load, Outcome, run_load
 from tests.faults.model import text_for
-from tests.faults.nodes import fleet
+from tests.faults.nodes import Fleet, fleet
 
 CLIENTS = int(os.environ.get("DROPS_CLIENTS", "1000"))
 
@@ -36,6 +37,7 @@ async def test_clients_that_are_cut_off_all_the_time_get_every_byte_once(ground:
         redis_url=ground.redis_url,
         model_url=ground.model.url,
         roll_up_ms="0",
+        run_deadline_s=str(PATIENCE_S),
     ) as nodes:
         loads = [
             Load(
@@ -52,6 +54,7 @@ async def test_clients_that_are_cut_off_all_the_time_get_every_byte_once(ground:
         ]
         outcomes = await asyncio.gather(*map(run_load, loads))
         complaints = nodes.complaints()
+        await explain(outcomes, nodes, ground.database_url)
     questions = [asked for load in loads for asked in load.questions]
     calls = await ground.model.calls()
     counts, cuts = Counts(), Counter[str]()
@@ -73,6 +76,19 @@ async def test_clients_that_are_cut_off_all_the_time_get_every_byte_once(ground:
     assert counts.restarts == 0
     assert complaints == []
     await check_stored(ground.database_url, questions)
+
+
+async def explain(outcomes: list[Outcome], nodes: Fleet, database_url: str) -> None:
+    """Say what is known of runs whose ends somebody still waited for."""
+    names = re.findall(r"run ([0-9a-f]{32})", " ".join(outcome.failure or "" for outcome in outcomes))
+    connection = await asyncpg.connect(database_url)
+    try:
+        for name in names:
+            print(await connection.fetchrow("SELECT *, now() FROM chat.runs WHERE request_id = $1", name))
+            for node in nodes.nodes:
+                print(*(line for line in node.log.read_text().splitlines() if name in line), sep="\n")
+    finally:
+        await connection.close()
 
 
 async def check_stored(database_url: str, questions: list[str]) -> None:
