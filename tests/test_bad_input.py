@@ -124,10 +124,11 @@ async def test_too_many_messages_are_limited_and_in_the_end_refused(client: Sock
     with contextlib.suppress(ConnectionClosed):
         while True:
             frames.append(await client.receive())
-    limited = [frame for frame in frames if frame["type"] == "error"]
-    assert frames[-10:] == limited[-10:]
-    assert len(limited) >= 10
-    assert {(frame["code"], frame["reason"], frame["retryable"]) for frame in limited} == {(429, "rate_limited", True)}
+    # Those that came all at once may be too many in flight too.
+    limited = [frame for frame in frames if frame["type"] == "error"][-10:]
+    assert [(frame["code"], frame["reason"], frame["retryable"]) for frame in limited] == [
+        (429, "rate_limited", True)
+    ] * 10
     assert all(frame["retry_after_ms"] > 0 for frame in limited)
     assert await client.closed() == 4006
 
