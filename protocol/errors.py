@@ -75,6 +75,9 @@ MODEL_INTERRUPTED = _declare("model_interrupted", 502, "回答中断，请重试
 MODEL_REFUSED = _declare("content_refused", 400, "内容未通过模型服务的安全检查")
 MODEL_REJECTED = _declare("model_rejected", 500, "模型服务不接受这个请求，请联系管理员")
 MODEL_MISCONFIGURED = _declare("model_misconfigured", 500, "服务端的模型配置有误，请联系管理员")
+FILM_SOURCE_UNAVAILABLE = _declare(
+    "film_source_unavailable", 503, "影片库里还没有这部电影，影片资料来源暂时不可用，请稍后再试", retryable=True
+)
 
 # Ourselves.
 INTERNAL = _declare("internal", 500, "服务内部错误")

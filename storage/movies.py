@@ -107,6 +107,16 @@ class Movies(FilmStore):
         records = await self._fetch(_DETAIL, tmdb_id)
         return _detail(records[0]) if records else None
 
+    async def has(self, tmdb_id: int) -> bool:
+        """Whether TMDB's answer about a film is kept; that of the demo catalogue is none."""
+        sql = "SELECT FROM tmdb.movies WHERE tmdb_id = $1 AND source = 'tmdb'"
+        return bool(await self._fetch(sql, tmdb_id))
+
+    async def raw(self, tmdb_id: int) -> dict[str, Any] | None:
+        """TMDB's whole answer about a film, where `has` says that there is one."""
+        records = await self._fetch("SELECT raw FROM tmdb.movies WHERE tmdb_id = $1 AND source = 'tmdb'", tmdb_id)
+        return records[0]["raw"] if records else None
+
     async def feed(self, feed: Feed, *, limit: int, offset: int, today: date) -> list[MovieCard]:
         """A page of a stable list, in TMDB's own order when it is kept (`replace_feed`) and has films that fit.
 

@@ -33,12 +33,14 @@ from protocol.errors import OperationError
 from protocol.operations import OPERATIONS
 from protocol.session import Limits
 from storage.accounts import Sessions
+from storage.budget import Budget
 from storage.chat import Conversations
 from storage.demo.load import load_demo
 from storage.demo.people import people_in_chinese
 from storage.embedded import EmbeddedError, Services, embedded_services
 from storage.enrichment import EnrichmentLog
 from storage.film_index import FilmIndex
+from storage.film_marks import FilmMarks
 from storage.film_search import FilmSearch
 from storage.limits import RateLimits, UserSockets
 from storage.movies import Movies
@@ -56,6 +58,7 @@ from wsserver.domains.answerer import Answerer
 from wsserver.domains.answering import Answering
 from wsserver.domains.assistant.catalogue import CatalogueAssistant
 from wsserver.domains.chat import Chats, chat_handlers
+from wsserver.domains.film_fetch import FilmFetch
 from wsserver.domains.film_extraction import FilmExtraction
 from wsserver.domains.film_knowledge import FilmKnowledge
 from wsserver.domains.film_resolver import FilmResolver
@@ -71,6 +74,7 @@ from wsserver.settings import Settings, SettingsError, load_settings
 from wsserver.tasks import Tasks
 from wsserver.telemetry import Metrics, configure_logging
 from wsserver.vendors.llm import LanguageModel, ModelServer
+from wsserver.vendors.tmdb import Tmdb, TmdbError, TmdbRefusedError
 from wsserver.vendors.wechat import LocalLogin, WeChat
 from wsserver.watch import Seats, SessionWatch
 from wsserver.websocket import ABORT_EXTENSION, Sockets
@@ -94,6 +98,9 @@ DATABASE_CONNECTIONS = 80
 
 GRACEFUL_SHUTDOWN_S = 5
 """uvicorn's wait for connections that were told to close. A number, or it would wait for ever."""
+
+TMDB_BURST = 20
+"""Calls of TMDB at once, a page of films. With 20 a second that is 40 in the first one, which is TMDB's ceiling."""
 
 VENDOR_CONNECTIONS = httpx.Limits(max_connections=None, max_keepalive_connections=100)
 """Each streaming answer holds one connection to its model: a limit here would make chats wait for each other."""
@@ -205,6 +212,7 @@ async def running(settings: Settings, listener: socket.socket, services: Service
             httpx.AsyncClient(limits=VENDOR_CONNECTIONS, follow_redirects=False, trust_env=True)
         )
         metrics = Metrics()
+        film_fetch = await stack.enter_async_context(_film_fetch(settings, http_client, movies, redis, metrics))
         hub = Hub(RunLogs(redis), metrics, roll_up_s=settings.roll_up_ms / 1000, deadline_s=settings.run_deadline_s)
         sessions = Sessions(redis)
         authenticator = Authenticator(
@@ -240,7 +248,7 @@ async def running(settings: Settings, listener: socket.socket, services: Service
             (
                 account_handlers(authenticator),
                 chat_handlers(chats),
-                movie_handlers(movies, FilmSearch(postgres)),
+                movie_handlers(movies, FilmSearch(postgres), film_fetch),
                 watchlist_handlers(watchlist, movies),
             ),
             metrics,
@@ -343,6 +351,43 @@ def _code_exchange(settings: Settings, client: httpx.AsyncClient) -> CodeExchang
         base_url=settings.wechat_api_base,
         client=client,
     )
+
+
+@contextlib.asynccontextmanager
+async def _film_fetch(
+    settings: Settings, client: httpx.AsyncClient, movies: Movies, redis: Redis, metrics: Metrics
+) -> AsyncIterator[FilmFetch | None]:
+    """What fetches films from TMDB, and its tasks until the block ends; None when nothing is to be fetched."""
+    if not settings.enrichment_enable:
+        yield None
+        return
+    token, api_key = settings.tmdb_api_token, settings.tmdb_api_key
+    per_s = settings.tmdb_requests_per_s
+    tmdb = Tmdb(
+        base_url=settings.tmdb_api_base,
+        token=token.get_secret_value() if token else None,
+        api_key=api_key.get_secret_value() if api_key else None,
+        client=client,
+        budget=Budget(redis, "tmdb", per_s=per_s, burst=max(1, min(TMDB_BURST, int(per_s)))),
+        count=lambda outcome: metrics.vendor_calls.labels("tmdb", outcome).inc(),
+    )
+    async with Tasks().open() as tasks:
+        tasks.spawn(_check_tmdb(tmdb), name="checking TMDB's credential")
+        yield FilmFetch(tmdb, movies, FilmMarks(redis), tasks.spawn, language=settings.tmdb_language)
+
+
+async def _check_tmdb(tmdb: Tmdb) -> None:
+    try:
+        await tmdb.check()
+    except TmdbRefusedError as error:
+        log.error(
+            "TMDB_API_TOKEN or TMDB_API_KEY: TMDB refuses it, and films that the catalogue lacks cannot be fetched",
+            status=error.status,
+        )
+    except TmdbError as error:
+        log.warning("TMDB_API_BASE: TMDB does not answer now; films are fetched when it does", outcome=error.outcome)
+    else:
+        log.info("films that the catalogue lacks are fetched from TMDB")
 
 
 def _answerer(

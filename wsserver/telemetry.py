@@ -65,6 +65,12 @@ class Metrics:
         self.log_dropped = Counter(
             "cinewire_run_log_dropped_frames", "Frames that could not be kept for resuming", registry=self.registry
         )
+        self.vendor_calls = Counter(
+            "cinewire_vendor_calls",
+            "Calls of vendors, by how they ended",
+            ["vendor", "outcome"],
+            registry=self.registry,
+        )
         self.overflows = Counter(
             "cinewire_outbox_overflows", "Connections given up because they read too slowly", registry=self.registry
         )

@@ -111,7 +111,8 @@ def resets() -> Fault:
 
 
 class TmdbStandIn:
-    """The server. `calls` counts the requests by path, `seen` are the last of them.
+    """The server. `calls` counts the requests by path, `seen` are the last of them, `at_once` those that wait for an
+    answer now, and `most_at_once` how many did at the same moment.
 
     `films` and `shows` are the ids that it has; `feeds` the films of a list, all of them where nothing is said.
     `changes` are laid over what is made up, by path: `{"/3/movie/1": {"title": ""}}`. With a `ceiling_per_s` it refuses
@@ -125,6 +126,7 @@ class TmdbStandIn:
         self.api_key = api_key
         self.calls: Counter[str] = Counter()
         self.seen: deque[Call] = deque(maxlen=1000)
+        self.at_once = 0
         self.reset()
         self.app = Starlette(routes=[Route("/{path:path}", _Endpoint(self), methods=["GET"])])
 
@@ -137,6 +139,7 @@ class TmdbStandIn:
         self.latency_s = 0.0
         self.ceiling_per_s: int | None = None
         self.throttled = 0
+        self.most_at_once = 0
         self.calls.clear()
         self.seen.clear()
         self._faults: list[Fault] = []
@@ -254,6 +257,15 @@ class _Endpoint:
         self._standin = standin
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        standin = self._standin
+        standin.at_once += 1
+        standin.most_at_once = max(standin.most_at_once, standin.at_once)
+        try:
+            await self._answer(scope, receive, send)
+        finally:
+            standin.at_once -= 1
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope)
         fault = self._standin.take(Call(request.url.path, dict(request.query_params), dict(request.headers)))
         if fault.stall is not None and not await unless_left(receive, fault.stall.wait()):

@@ -69,6 +69,10 @@ class TmdbRefusedError(TmdbError):
 
     outcome = "refused"
 
+    def __init__(self, cause: str, *, status: int) -> None:
+        super().__init__(cause)
+        self.status = status
+
 
 class TmdbUnreadableError(TmdbError):
     """An answer that is not what it should be about this id. It says nothing about others."""
@@ -124,6 +128,10 @@ class _Reply:
     retry_after_s: float | None
 
 
+def _nobody(_outcome: str) -> None:
+    """Counts nothing."""
+
+
 class Tmdb:
     """TMDB with our credential. Every method raises TmdbError, and takes at most `deadline_s`."""
 
@@ -137,8 +145,9 @@ class Tmdb:
         budget: Budget,
         deadline_s: float = DEADLINE_S,
         backoff_s: float = BACKOFF_S,
+        count: Callable[[str], None] = _nobody,
     ) -> None:
-        """The token goes before the key."""
+        """The token goes before the key. `count` is told the outcome of each call."""
         if not token and not api_key:
             raise ValueError("TMDB is asked with an API Read Access Token or an API key")
         # h11 refuses such a header with an error that quotes it.
@@ -151,6 +160,7 @@ class Tmdb:
         self._budget = budget
         self._deadline_s = deadline_s
         self._backoff_s = backoff_s
+        self._count = count
         self._complained: set[int] = set()
         logging.getLogger("httpx").addFilter(without_queries)
 
@@ -211,6 +221,7 @@ class Tmdb:
             return answer
         finally:
             call.log()
+            self._count(call.outcome)
         # Out here it has no context: httpx's errors hold the URL, and with it the key.
         raise TmdbUnavailableError("no answer in time")
 
@@ -280,7 +291,7 @@ class Tmdb:
         if reply.status not in self._complained:
             self._complained.add(reply.status)
             log.error("tmdb refuses us", status=reply.status, code=reply.code)
-        return TmdbRefusedError(f"status {reply.status}, code {reply.code}")
+        return TmdbRefusedError(f"status {reply.status}, code {reply.code}", status=reply.status)
 
 
 def _read(raw: Any, read: Read[T], call: _Call) -> T:
