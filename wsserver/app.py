@@ -49,7 +49,7 @@ from storage.postgres import POOL_SIZE, Postgres
 from storage.redis import Redis, open_redis, ping
 from storage.runs import RunLogs
 from storage.schema import SchemaError, migrate
-from storage.tmdb_entities import People
+from storage.tmdb_entities import People, TvShows
 from storage.watchlist import Watchlist
 from wsserver.auth import Authenticator, CodeExchange
 from wsserver.dispatch import Dispatcher
@@ -58,8 +58,8 @@ from wsserver.domains.answerer import Answerer
 from wsserver.domains.answering import Answering
 from wsserver.domains.assistant.catalogue import CatalogueAssistant
 from wsserver.domains.chat import Chats, chat_handlers
-from wsserver.domains.film_fetch import FilmFetch
 from wsserver.domains.film_extraction import FilmExtraction
+from wsserver.domains.film_fetch import FilmFetch
 from wsserver.domains.film_knowledge import FilmKnowledge
 from wsserver.domains.film_resolver import FilmResolver
 from wsserver.domains.model_answers import DEFAULT_SYSTEM_PROMPT, ModelAnswerer
@@ -105,6 +105,9 @@ TMDB_BURST = 20
 VENDOR_CONNECTIONS = httpx.Limits(max_connections=None, max_keepalive_connections=100)
 """Each streaming answer holds one connection to its model: a limit here would make chats wait for each other."""
 
+
+CATALOGUE_S = 1.5
+"""How long a model's answer waits for what the catalogue knows: it takes ten milliseconds, and more only in a storm."""
 
 EXTRACTION_TOKENS = 300
 """Of what a model reads in a question: a valid answer has about a hundred."""
@@ -212,7 +215,7 @@ async def running(settings: Settings, listener: socket.socket, services: Service
             httpx.AsyncClient(limits=VENDOR_CONNECTIONS, follow_redirects=False, trust_env=True)
         )
         metrics = Metrics()
-        film_fetch = await stack.enter_async_context(_film_fetch(settings, http_client, movies, redis, metrics))
+        films = await stack.enter_async_context(_film_source(settings, http_client, postgres, redis, metrics))
         hub = Hub(RunLogs(redis), metrics, roll_up_s=settings.roll_up_ms / 1000, deadline_s=settings.run_deadline_s)
         sessions = Sessions(redis)
         authenticator = Authenticator(
@@ -233,7 +236,7 @@ async def running(settings: Settings, listener: socket.socket, services: Service
             table=table,
             ownership=ownership,
             conversations=conversations,
-            answerer=_answerer(settings, http_client, postgres, None, hub),
+            answerer=_answerer(settings, http_client, postgres, films.resolver, hub),
             capture=WatchlistCapture(watchlist, movies, people_in_chinese()),
         )
         chats = Chats(
@@ -248,7 +251,7 @@ async def running(settings: Settings, listener: socket.socket, services: Service
             (
                 account_handlers(authenticator),
                 chat_handlers(chats),
-                movie_handlers(movies, FilmSearch(postgres), film_fetch),
+                movie_handlers(movies, FilmSearch(postgres), films.fetch),
                 watchlist_handlers(watchlist, movies),
             ),
             metrics,
@@ -353,13 +356,21 @@ def _code_exchange(settings: Settings, client: httpx.AsyncClient) -> CodeExchang
     )
 
 
+@dataclass(frozen=True, slots=True)
+class FilmSource:
+    """What asks TMDB: for films by their ids, and for what a name means; None when nothing is to be fetched."""
+
+    fetch: FilmFetch | None = None
+    resolver: FilmResolver | None = None
+
+
 @contextlib.asynccontextmanager
-async def _film_fetch(
-    settings: Settings, client: httpx.AsyncClient, movies: Movies, redis: Redis, metrics: Metrics
-) -> AsyncIterator[FilmFetch | None]:
-    """What fetches films from TMDB, and its tasks until the block ends; None when nothing is to be fetched."""
+async def _film_source(
+    settings: Settings, client: httpx.AsyncClient, postgres: Postgres, redis: Redis, metrics: Metrics
+) -> AsyncIterator[FilmSource]:
+    """What asks TMDB, and its tasks until the block ends."""
     if not settings.enrichment_enable:
-        yield None
+        yield FilmSource()
         return
     token, api_key = settings.tmdb_api_token, settings.tmdb_api_key
     per_s = settings.tmdb_requests_per_s
@@ -373,7 +384,10 @@ async def _film_fetch(
     )
     async with Tasks().open() as tasks:
         tasks.spawn(_check_tmdb(tmdb), name="checking TMDB's credential")
-        yield FilmFetch(tmdb, movies, FilmMarks(redis), tasks.spawn, language=settings.tmdb_language)
+        language = settings.tmdb_language
+        fetch = FilmFetch(tmdb, Movies(postgres), FilmMarks(redis), tasks.spawn, language=language)
+        people, shows = People(postgres), TvShows(postgres)
+        yield FilmSource(fetch, FilmResolver(tmdb, fetch, people, shows, tasks.spawn, language=language))
 
 
 async def _check_tmdb(tmdb: Tmdb) -> None:
@@ -402,6 +416,7 @@ def _answerer(
         extraction=_extraction(settings, servers, client),
         enrichments=EnrichmentLog(postgres),
         spawn=hub.spawn,
+        catalogue_s=CATALOGUE_S if servers else None,
     )
     if not servers:
         log.info("no language model is configured: the catalogue assistant answers")

@@ -4,16 +4,17 @@ The way of a question: route, understand, look up at TMDB what the catalogue doe
 the knowledge is the answerers' business, the catalogue assistant's and the model's alike.
 """
 
+import asyncio
 import time
-from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime
-from typing import Literal
+from typing import Literal, TypeVar
 
 import structlog
 
 from protocol.chat import Status
-from protocol.errors import OperationError
+from protocol.errors import STORAGE_UNAVAILABLE, OperationError
 from storage.enrichment import Considered, Enrichment, EnrichmentLog
 from storage.film_filter import Credit, Film, FilmFilter, Order, Role
 from storage.film_names import key
@@ -30,6 +31,8 @@ from wsserver.domains.film_resolver import Candidate, FilmResolver, Resolved
 from wsserver.vendors.llm import Turn
 
 log = structlog.get_logger(__name__)
+
+T = TypeVar("T")
 
 MOST_FILMS = 20
 """In the facts: a page of cards."""
@@ -77,7 +80,10 @@ class FilmFacts:
 
 
 class FilmKnowledge:
-    """Looks up what a conversation's last question is about. Without a `resolver` the catalogue is all there is."""
+    """Looks up what a conversation's last question is about. Without a `resolver` the catalogue is all there is.
+
+    `catalogue_s` is how long the catalogue is waited for each time; None where there is nothing without it.
+    """
 
     def __init__(
         self,
@@ -89,6 +95,7 @@ class FilmKnowledge:
         extraction: FilmExtraction | None = None,
         enrichments: EnrichmentLog | None = None,
         spawn: Spawn | None = None,
+        catalogue_s: float | None = None,
         today: Callable[[], date] = lambda: datetime.now(UTC).date(),
     ) -> None:
         names = PeopleNames(chinese_names)
@@ -99,12 +106,13 @@ class FilmKnowledge:
         self._extraction = extraction
         self._enrichments = enrichments
         self._spawn = spawn
+        self._catalogue_s = catalogue_s
         self._today = today
 
     async def read(self, turns: Sequence[Turn], asking: Asking) -> AsyncGenerator[Status | Read, None]:
         """Statuses as it goes, and last the question as it was read. Raises STORAGE_UNAVAILABLE."""
         since, today = time.monotonic(), self._today()
-        question = await self._conversation.understand(turns, today)
+        question = await self._in_time(self._conversation.understand(turns, today))
         route = _route(question, asking)
         yield Status("routing", {"route": route.to, "by": route.by, "kind": question.kind})
         if route.to == "none":
@@ -115,7 +123,7 @@ class FilmKnowledge:
             extracted = await self._extraction.extract(turns)
             if extracted is not None:
                 known = Known(titles=tuple(extracted.titles))
-                question = extracted.applied_to(await self._conversation.understand(turns, today, known))
+                question = extracted.applied_to(await self._in_time(self._conversation.understand(turns, today, known)))
         names = _unknown_names(question)
         if self._resolver is None or not names:
             yield Read(question, route, since)
@@ -126,7 +134,7 @@ class FilmKnowledge:
         if resolved.chosen:
             await self._resolver.stored(resolved)
             known = replace(known, films=resolved.films, people=resolved.people)
-            question = await self._conversation.understand(turns, today, known)
+            question = await self._in_time(self._conversation.understand(turns, today, known))
         yield Read(question, route, since, resolved)
 
     async def reply(self, read: Read) -> Reply:
@@ -135,6 +143,16 @@ class FilmKnowledge:
 
     async def facts(self, read: Read) -> FilmFacts:
         """All that a model should know to answer the question. Raises STORAGE_UNAVAILABLE."""
+        return await self._in_time(self._facts(read))
+
+    async def _in_time(self, looking: Awaitable[T]) -> T:
+        try:
+            async with asyncio.timeout(self._catalogue_s):
+                return await looking
+        except TimeoutError:
+            raise OperationError(STORAGE_UNAVAILABLE) from None
+
+    async def _facts(self, read: Read) -> FilmFacts:
         question = read.question
         reply = await self.reply(read)
         named = [name.films[0] for name in question.films if name.films][:MOST_FILMS]
