@@ -231,11 +231,14 @@ class TmdbStandIn:
         language, wanted = query.get("language", "en-US"), query["query"].casefold()
         rows = [
             *(
-                made_up.film_row(tmdb_id, language) | {"media_type": "movie"}
+                self._row("movie", made_up.film_row(tmdb_id, language)) | {"media_type": "movie"}
                 for tmdb_id in sorted(self.films)[:SEARCHED]
             ),
-            *(made_up.show_row(tmdb_id, language) | {"media_type": "tv"} for tmdb_id in self.shows),
-            *(made_up.person(tmdb_id) | {"media_type": "person", "known_for": []} for tmdb_id in PEOPLE),
+            *(self._row("tv", made_up.show_row(tmdb_id, language)) | {"media_type": "tv"} for tmdb_id in self.shows),
+            *(
+                self._row("person", made_up.person(tmdb_id)) | {"media_type": "person", "known_for": []}
+                for tmdb_id in PEOPLE
+            ),
         ]
         found = [row for row in rows if any(wanted in name.casefold() for name in _names(row))]
         if any(row["media_type"] == "movie" for row in found):
@@ -244,6 +247,11 @@ class TmdbStandIn:
         return 200, self._page_of(found[(page - 1) * PAGE : page * PAGE], page, found) | {
             "total_pages": -(-len(found) // PAGE)
         }
+
+    def _row(self, kind: str, row: Json) -> Json:
+        """A row of a list, with what is changed in the answer about it."""
+        changes = self.changes.get(f"/3/{kind}/{row['id']}", {})
+        return row | {name: value for name, value in changes.items() if name in row}
 
     def _page_of(self, rows: list[Json], page: int, of: Collection[object]) -> Json:
         pages = -(-len(of) // (PAGE - OVERLAP)) if self.total_pages is None else self.total_pages
