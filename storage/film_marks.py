@@ -35,7 +35,7 @@ class FilmMarks:
         keys = [FILM_MISSING(str(tmdb_id)) for tmdb_id in wanted]
 
         async def question() -> list[int]:
-            # Nearly always none is, and then one number says so.
+            # Nearly always none is, and then one number says so; of a cluster the client asks each slot for its own.
             if not keys or not await self._redis.exists(*keys):
                 return [0] * len(keys)
             pipeline = self._redis.pipeline(transaction=False)
