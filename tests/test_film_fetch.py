@@ -499,6 +499,26 @@ async def test_a_film_that_another_node_fetches_is_waited_for(cinema: Cinema, fe
     assert await redis.exists(FILM_CLAIM(str(dropped))) == 0
 
 
+async def test_a_film_that_another_node_has_just_stored_is_not_fetched(cinema: Cinema, fetchers: Fetchers) -> None:
+    ids = await cinema.stored(2)
+    assert (await fetchers().fetch(ids)).outcomes == dict.fromkeys(ids, Outcome.STORED)
+    assert not cinema.server.calls
+
+
+async def test_a_node_that_stops_leaves_its_films_to_the_others(
+    cinema: Cinema, fetchers: Fetchers, tasks: Tasks, redis: Redis
+) -> None:
+    fetcher, (new,), gate = fetchers(), films(1), Gate()
+    cinema.server.queue(standin.stalls(gate))
+    async with tasks.open():
+        waiting = asyncio.create_task(fetcher.fetch([new]))
+        await gate.reached.wait()
+        assert await redis.exists(FILM_CLAIM(str(new)))
+    assert (await waiting).outcomes == {new: Outcome.LATE}
+    assert not await redis.exists(FILM_CLAIM(str(new)))
+    assert (await fetchers().fetch([new])).outcomes == {new: Outcome.STORED}
+
+
 async def test_a_film_that_another_node_does_not_get_is_given_up_for_now(
     cinema: Cinema, fetchers: Fetchers, redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
