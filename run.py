@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The one entry: makes .venv and installs on the first run, then serves, tests, measures or migrates.
+"""The one entry: makes .venv and installs on the first run, then serves, tests, measures, migrates or seeds.
 
 Answers: with which Python and which packages a command runs. Does not answer: what the commands do.
 Only the standard library, and as little of it as possible: every start pays for what is imported here.
@@ -33,6 +33,8 @@ usage: python3 run.py [command] [arguments]
              --fast leaves out the types and the slow tests
   bench      measure; arguments go to tests.bench
   migrate    bring the database to the current revision; arguments go to the migration
+  seed-movies
+             fill the catalogue with the films of TMDB's lists; --help says how
 
 The first run makes .venv beside this file and installs into it, with uv if that is on PATH, else with pip.
 """
@@ -78,6 +80,12 @@ def migrate(arguments: list[str]) -> int:
     return migrate_main(arguments)
 
 
+def seed_movies(arguments: list[str]) -> int:
+    from wsserver.app import seed_main  # noqa: PLC0415 - exists only inside .venv
+
+    return seed_main(arguments)
+
+
 def bench(arguments: list[str]) -> int:
     return run_module("tests.bench", arguments)
 
@@ -108,6 +116,7 @@ RUNTIME, DEVELOPMENT = "requirements.lock", "requirements-dev.lock"  # the secon
 COMMANDS = {
     "serve": (RUNTIME, serve),
     "migrate": (RUNTIME, migrate),
+    "seed-movies": (RUNTIME, seed_movies),
     "bench": (DEVELOPMENT, bench),
     "test": (DEVELOPMENT, test),
 }

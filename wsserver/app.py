@@ -47,8 +47,10 @@ from storage.movies import Movies
 from storage.ownership import RunTable
 from storage.postgres import POOL_SIZE, Postgres
 from storage.redis import Redis, open_redis, ping
+from storage.refreshes import Refreshes
 from storage.runs import RunLogs
-from storage.schema import SchemaError, migrate
+from storage.schema import KNOWN_REVISIONS, SchemaError, migrate, revision
+from storage.seedings import Seedings
 from storage.tmdb_entities import People, TvShows
 from storage.watchlist import Watchlist
 from wsserver.auth import Authenticator, CodeExchange
@@ -70,6 +72,9 @@ from wsserver.heart import Heart
 from wsserver.http import HttpEdge, on_http_exception
 from wsserver.hub import Hub
 from wsserver.ownership import Ownership
+from wsserver.refresh import CONCURRENCY, Keeping, Refresh
+from wsserver.seed_command import Requests, SeedOptions, rehearse, seed, seed_options
+from wsserver.seeding import Wanted
 from wsserver.settings import Settings, SettingsError, load_settings
 from wsserver.tasks import Tasks
 from wsserver.telemetry import Metrics, configure_logging
@@ -215,7 +220,8 @@ async def running(settings: Settings, listener: socket.socket, services: Service
             httpx.AsyncClient(limits=VENDOR_CONNECTIONS, follow_redirects=False, trust_env=True)
         )
         metrics = Metrics()
-        films = await stack.enter_async_context(_film_source(settings, http_client, postgres, redis, metrics))
+        tmdb = _tmdb(settings, redis, http_client, metrics)
+        films = await stack.enter_async_context(_film_source(settings, tmdb, postgres, redis))
         hub = Hub(RunLogs(redis), metrics, roll_up_s=settings.roll_up_ms / 1000, deadline_s=settings.run_deadline_s)
         sessions = Sessions(redis)
         authenticator = Authenticator(
@@ -296,6 +302,10 @@ async def running(settings: Settings, listener: socket.socket, services: Service
         await stack.enter_async_context(seats.open())
         await stack.enter_async_context(sockets.open())
         await stack.enter_async_context(_in_background(FilmIndex(postgres).renew(), name="keys of films"))
+        if settings.tmdb_refresh_cron is not None:
+            await stack.enter_async_context(
+                _refresh(settings, settings.tmdb_refresh_cron, storage, tmdb, ownership.node).open()
+            )
         server = await stack.enter_async_context(_served(application, listener))
         yield Node(listener.getsockname()[1], hub, ownership, sockets, server)
 
@@ -365,23 +375,11 @@ class FilmSource:
 
 
 @contextlib.asynccontextmanager
-async def _film_source(
-    settings: Settings, client: httpx.AsyncClient, postgres: Postgres, redis: Redis, metrics: Metrics
-) -> AsyncIterator[FilmSource]:
+async def _film_source(settings: Settings, tmdb: Tmdb, postgres: Postgres, redis: Redis) -> AsyncIterator[FilmSource]:
     """What asks TMDB, and its tasks until the block ends."""
     if not settings.enrichment_enable:
         yield FilmSource()
         return
-    token, api_key = settings.tmdb_api_token, settings.tmdb_api_key
-    per_s = settings.tmdb_requests_per_s
-    tmdb = Tmdb(
-        base_url=settings.tmdb_api_base,
-        token=token.get_secret_value() if token else None,
-        api_key=api_key.get_secret_value() if api_key else None,
-        client=client,
-        budget=Budget(redis, "tmdb", per_s=per_s, burst=max(1, min(TMDB_BURST, int(per_s)))),
-        count=lambda outcome: metrics.vendor_calls.labels("tmdb", outcome).inc(),
-    )
     async with Tasks().open() as tasks:
         tasks.spawn(_check_tmdb(tmdb), name="checking TMDB's credential")
         language = settings.tmdb_language
@@ -402,6 +400,35 @@ async def _check_tmdb(tmdb: Tmdb) -> None:
         log.warning("TMDB_API_BASE: TMDB does not answer now; films are fetched when it does", outcome=error.outcome)
     else:
         log.info("films that the catalogue lacks are fetched from TMDB")
+
+
+def _has_tmdb(settings: Settings) -> bool:
+    return settings.tmdb_api_token is not None or settings.tmdb_api_key is not None
+
+
+def _tmdb(settings: Settings, redis: Redis, client: httpx.AsyncClient, metrics: Metrics | None = None) -> Tmdb:
+    token, api_key, per_s = settings.tmdb_api_token, settings.tmdb_api_key, settings.tmdb_requests_per_s
+    return Tmdb(
+        base_url=settings.tmdb_api_base,
+        token=token.get_secret_value() if token else None,
+        api_key=api_key.get_secret_value() if api_key else None,
+        client=client,
+        budget=Budget(redis, "tmdb", per_s=per_s, burst=max(1, min(TMDB_BURST, int(per_s)))),
+        count=lambda outcome: metrics and metrics.vendor_calls.labels("tmdb", outcome).inc(),
+    )
+
+
+def _refresh(settings: Settings, cron: str, storage: Storage, tmdb: Tmdb, node: str) -> Refresh:
+    postgres = storage.postgres
+    return Refresh(
+        tmdb,
+        Keeping(Movies(postgres), People(postgres), TvShows(postgres), Seedings(postgres), Refreshes(postgres)),
+        # Half of what all nodes may ask, evenly: the other half is always there for who waits for a film.
+        Budget(storage.redis, "tmdb-refresh", per_s=settings.tmdb_requests_per_s / 2, burst=1),
+        node=node,
+        cron=cron,
+        wanted=Wanted(pages=settings.tmdb_refresh_pages, language=settings.tmdb_language, concurrency=CONCURRENCY),
+    )
 
 
 def _answerer(
@@ -593,6 +620,59 @@ def migrate_main(arguments: Sequence[str] = ()) -> int:
     except (EmbeddedError, SchemaError, OSError, asyncpg.PostgresError) as error:
         return _say(str(error), 1)
     return _say("The schema is up to date.", 0)
+
+
+def seed_main(arguments: Sequence[str] = ()) -> int:
+    """Fill the catalogue from TMDB and stop."""
+    options = seed_options(arguments)
+    try:
+        settings = load_settings()
+    except SettingsError as error:
+        return _say(f"Wrong settings:\n{error}", 2)
+    if not _has_tmdb(settings):
+        return _say("seed-movies asks TMDB with a credential: set TMDB_API_TOKEN or TMDB_API_KEY.", 2)
+    # A line for each call would drown the progress.
+    configure_logging(level="warning" if settings.log_level == "info" else settings.log_level, json=settings.json_logs)
+    try:
+        with _services(settings) as services:
+            return asyncio.run(_seed(settings, options, services))
+    except (StartError, EmbeddedError, OperationError) as error:
+        return _say(str(error), 1)
+
+
+async def _seed(settings: Settings, options: SeedOptions, services: Services) -> int:
+    requests = Requests()
+    async with httpx.AsyncClient(trust_env=True, event_hooks={"request": [requests.note]}) as client:
+        wanted = options.wanted(settings.tmdb_language)
+        if options.dry_run:
+            return await _rehearse(settings, options, wanted, services, client)
+        async with _storage(settings, services) as storage:
+            return await seed(
+                options,
+                wanted,
+                _tmdb(settings, storage.redis, client),
+                movies=Movies(storage.postgres),
+                seedings=Seedings(storage.postgres),
+                requests=requests,
+            )
+
+
+async def _rehearse(
+    settings: Settings, options: SeedOptions, wanted: Wanted, services: Services, client: httpx.AsyncClient
+) -> int:
+    """Unlike `_storage` it does not migrate: that would be writing."""
+    database_url, redis_url = services.database_url, services.redis_url
+    assert database_url is not None  # noqa: S101 (a service that was not given was started)
+    assert redis_url is not None  # noqa: S101
+    async with contextlib.AsyncExitStack() as stack:
+        redis = await stack.enter_async_context(open_redis(redis_url))
+        seedings = None
+        try:
+            if await revision(database_url) == KNOWN_REVISIONS[-1]:
+                seedings = Seedings(await stack.enter_async_context(Postgres.open(database_url, size=1)))
+        except (SchemaError, OSError, asyncpg.PostgresError) as error:
+            raise StartError(f"DATABASE_URL: PostgreSQL cannot be used: {error or type(error).__name__}") from error
+        return await rehearse(options, wanted, _tmdb(settings, redis, client), seedings)
 
 
 @contextlib.contextmanager

@@ -4,6 +4,7 @@ import os
 import re
 import secrets
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
@@ -12,6 +13,7 @@ from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_vali
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from storage.redis_url import parse_redis_url
+from wsserver.cron import next_time
 from wsserver.vendors.llm import ModelServer
 
 DASHSCOPE_BASE_URL = "https://dashscope.aliyuncs.com/compatible-mode/v1"
@@ -74,12 +76,15 @@ class Settings(BaseSettings):
     tmdb_api_token: SecretStr | None = None
     tmdb_api_key: SecretStr | None = None
     tmdb_api_base: str = "https://api.themoviedb.org"
-    tmdb_requests_per_s: Annotated[float, Field(ge=0.1, le=50)] = 20.0
-    """Of all nodes together. TMDB throttles at about 40."""
+    tmdb_requests_per_s: Annotated[float, Field(ge=0.1, le=1000)] = 20.0
+    """Of all nodes together. TMDB throttles at about 40; a mirror of one's own may take more."""
     tmdb_language: Annotated[str, Field(pattern="^[a-z]{2}(-[A-Z]{2})?$")] = "zh-CN"
     enrichment_enable: bool = False
     enrichment_extraction: bool = True
     """Whether the model is asked, for two seconds at most, what the rules did not understand in a question."""
+    tmdb_refresh_cron: str | None = None
+    """Five fields, in UTC."""
+    tmdb_refresh_pages: Annotated[int, Field(ge=1, le=500)] = 5
 
     rate_limit_messages_per_s: Annotated[float, Field(gt=0)] = 20.0
     rate_limit_burst: Annotated[int, Field(ge=1)] = 40
@@ -135,6 +140,13 @@ class Settings(BaseSettings):
             raise ValueError("has characters that no credential of TMDB has")
         return secret
 
+    @field_validator("tmdb_refresh_cron")
+    @classmethod
+    def _cron(cls, expression: str | None) -> str | None:
+        if expression is not None:
+            next_time(expression, datetime.now(UTC))
+        return expression
+
     @field_validator("database_url")
     @classmethod
     def _database_url(cls, url: str | None) -> str | None:
@@ -170,6 +182,8 @@ class Settings(BaseSettings):
             wrong.append("LLM_MODEL: needed with LLM_BASE_URL")
         if self.enrichment_enable and not (self.tmdb_api_token or self.tmdb_api_key):
             wrong.append("TMDB_API_TOKEN or TMDB_API_KEY: needed with ENRICHMENT_ENABLE")
+        if self.tmdb_refresh_cron and not (self.tmdb_api_token or self.tmdb_api_key):
+            wrong.append("TMDB_API_TOKEN or TMDB_API_KEY: needed with TMDB_REFRESH_CRON")
         for name, values in (("LLM_MODEL", self.llm_model), ("LLM_API_KEY", self.llm_api_key)):
             if len(values) > 1 and len(values) != len(self.llm_base_url):
                 wrong.append(f"{name}: give one for all servers or one for each of LLM_BASE_URL")
