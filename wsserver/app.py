@@ -408,13 +408,18 @@ def _has_tmdb(settings: Settings) -> bool:
 
 def _tmdb(settings: Settings, redis: Redis, client: httpx.AsyncClient, metrics: Metrics | None = None) -> Tmdb:
     token, api_key, per_s = settings.tmdb_api_token, settings.tmdb_api_key, settings.tmdb_requests_per_s
+
+    def count(outcome: str) -> None:
+        if metrics is not None:
+            metrics.vendor_calls.labels("tmdb", outcome).inc()
+
     return Tmdb(
         base_url=settings.tmdb_api_base,
         token=token.get_secret_value() if token else None,
         api_key=api_key.get_secret_value() if api_key else None,
         client=client,
         budget=Budget(redis, "tmdb", per_s=per_s, burst=max(1, min(TMDB_BURST, int(per_s)))),
-        count=lambda outcome: metrics and metrics.vendor_calls.labels("tmdb", outcome).inc(),
+        count=count,
     )
 
 

@@ -19,7 +19,7 @@ from protocol.movies import Feed
 from storage.movies import Movies
 from storage.seedings import Seedings
 from wsserver.progress import Progress, Step
-from wsserver.seeding import FEEDS, Seeding, Tally, Wanted, read_lists
+from wsserver.seeding import FEEDS, Listing, Seeding, Tally, Wanted, read_lists
 from wsserver.vendors.tmdb import Tmdb
 from wsserver.vendors.tmdb_shapes import PAGES
 
@@ -132,8 +132,8 @@ async def rehearse(options: SeedOptions, wanted: Wanted, tmdb: Tmdb, seedings: S
     row = await seedings.unfinished(wanted.language) if seedings and options.resume else None
     known = await seedings.fetched(ids, wanted.language, row.since) if seedings and row else set()
     for listing in tally.listings:
-        missing = f", {listing.left_out} pages could not be read" if listing.left_out else ""
-        _say(f"{listing.feed}: {len(listing.ids)} films on {listing.pages} pages{missing}")
+        missing = f"; pages that could not be read: {listing.left_out}" if listing.left_out else ""
+        _say(_listed(listing) + missing)
     _say(f"Would fetch {len(ids) - len(known)} films in {wanted.language}; {len(known)} were fetched before the cut.")
     return _code(tally, options)
 
@@ -151,8 +151,8 @@ def _code(tally: Tally, options: SeedOptions) -> int:
 
 def _summary(tally: Tally, requests: Requests, seconds: float) -> str:
     lines = [
-        f"{listing.feed}: {len(listing.ids)} films on {listing.pages} pages"
-        + (f"; {listing.left_out} pages could not be read, the order kept before stays" if listing.left_out else "")
+        _listed(listing)
+        + (f"; pages that could not be read: {listing.left_out}, its old order stays" if listing.left_out else "")
         for listing in tally.listings
     ]
     lines.append(
@@ -165,6 +165,10 @@ def _summary(tally: Tally, requests: Requests, seconds: float) -> str:
     rate = requests.count / seconds if seconds else 0.0
     lines.append(f"{seconds:.1f} s, {requests.count} requests, {rate:.1f} requests/s")
     return "\n".join(lines)
+
+
+def _listed(listing: Listing) -> str:
+    return f"{listing.feed}: {len(listing.ids)} films on {listing.pages} page{'' if listing.pages == 1 else 's'}"
 
 
 def _step(tally: Tally) -> Step:

@@ -47,7 +47,7 @@ LONGEST_PAUSE_S = 300.0
 """However long TMDB wants to be left alone: after that it is asked whether it still means it."""
 
 HOPELESS = 16
-"""Films in a row, or two for each that is fetched at a time, without an answer: then it is TMDB, or the way there."""
+"""Calls in a row, or two for each at a time, without an answer: then it is TMDB, or the way there, and no film."""
 
 STORE_PAUSES_S = (0.5, 2.0, 5.0)
 """Between tries to store: a failover of PostgreSQL takes some seconds, and what was fetched is worth the wait."""
@@ -241,7 +241,8 @@ class _Asking:
     async def _list(self, listing: Listing) -> None:
         """The first page says how many there are; the others are read at once, as a list moves while it is read."""
         read: dict[int, list[int]] = {}
-        last = min(self._wanted.pages, await self._page(listing, 1, read) or 1)
+        there = await self._page(listing, 1, read)
+        last = self._wanted.pages if there is None else min(self._wanted.pages, there)
         left = iter(range(2, last + 1))
         at_once = max(1, self._wanted.concurrency // len(self._wanted.feeds))
         await _together(self._pages(listing, left, read) for _ in range(at_once))
@@ -266,6 +267,7 @@ class _Asking:
             self._tally.refused = True
             self._tally.given_up = str(error)
         except TmdbError as error:
+            self._count(error)
             log.warning("page of a list cannot be read", feed=listing.feed, page=page, outcome=error.outcome)
         listing.left_out += 1
         return None
@@ -280,11 +282,15 @@ class _Asking:
             self._tally.not_found += 1
         except TmdbError as error:
             self._tally.failed[tmdb_id] = error.outcome
-            self._failures = 0 if isinstance(error, TmdbUnreadableError) else self._failures + 1
-            if self._failures >= max(HOPELESS, 2 * self._wanted.concurrency):
-                self._tally.given_up = str(error)
+            self._count(error)
         self._tally.answered += 1
         return film
+
+    def _count(self, error: TmdbError) -> None:
+        """One more failure in a row, unless TMDB did answer."""
+        self._failures = 0 if isinstance(error, TmdbUnreadableError) else self._failures + 1
+        if self._failures >= max(HOPELESS, 2 * self._wanted.concurrency):
+            self._tally.given_up = str(error)
 
     async def _patiently(self, call: Callable[[], Awaitable[T]]) -> T:
         """An answer, if it takes several calls. Raises TmdbError."""
