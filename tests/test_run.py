@@ -101,7 +101,7 @@ def test_help_lists_the_commands_and_installs_nothing(project: Project) -> None:
     for option in ("-h", "--help"):
         code, out, _ = project.run(option)
         assert code == 0
-        assert all(command in out for command in ("serve", "test", "bench", "migrate"))
+        assert all(command in out for command in ("serve", "test", "bench", "migrate", "seed-movies"))
     assert not (project.root / ".venv").exists()
 
 

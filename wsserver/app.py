@@ -640,7 +640,7 @@ def seed_main(arguments: Sequence[str] = ()) -> int:
     configure_logging(level="warning" if settings.log_level == "info" else settings.log_level, json=settings.json_logs)
     try:
         with _services(settings) as services:
-            return asyncio.run(_seed(settings, options, services))
+            return uvloop.run(_seed(settings, options, services))
     except (StartError, EmbeddedError, OperationError) as error:
         return _say(str(error), 1)
 

@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import httpx
+import uvloop
 
 from storage.budget import Budget
 from storage.embedded import Services, embedded_services
@@ -80,7 +81,8 @@ async def seeding() -> None:
             with embedded_services(Path(folder) / "data") as services:
                 assert services.database_url is not None
                 assert services.redis_url is not None
-                alone_s = await requests_only(settings, services)
+                # On the loop that the command uses.
+                alone_s = await asyncio.to_thread(uvloop.run, requests_only(settings, services))
                 places = {"DATABASE_URL": services.database_url, "REDIS_URL": services.redis_url}
                 environment = {"PATH": os.environ["PATH"], "TMDB_REQUESTS_PER_S": str(PER_S), **settings, **places}
                 arguments = ("--type", "popular", "--pages", str(PAGES), "--concurrency", str(CONCURRENCY))
