@@ -18,6 +18,9 @@ COMMAND_TIMEOUT_S = 10.0
 POOL_SIZE = 10
 """Connections per process. Statements take about a millisecond, so ten serve thousands of messages per second."""
 
+APPLICATION_NAME = "cinewire"
+"""What PostgreSQL calls our connections in pg_stat_activity."""
+
 _UNAVAILABLE = (
     asyncpg.PostgresConnectionError,
     asyncpg.InterfaceError,
@@ -52,7 +55,7 @@ class Postgres:
             command_timeout=COMMAND_TIMEOUT_S,
             timeout=ACQUIRE_TIMEOUT_S,
             init=_prepare_connection,
-            server_settings={"application_name": "cinewire", "timezone": "UTC"},
+            server_settings={"application_name": APPLICATION_NAME, "timezone": "UTC"},
         )
         try:
             async with pool.acquire():
@@ -85,6 +88,18 @@ class Postgres:
         """One round trip. Raises STORAGE_UNAVAILABLE."""
         async with self.connection() as connection:
             await connection.execute("SELECT 1")
+
+    async def others(self) -> int:
+        """Connections of this program to the database besides the asking one: of a pool of one, other processes'."""
+        async with self.connection() as connection:
+            count: int = await connection.fetchval(
+                """
+                SELECT count(*) FROM pg_stat_activity
+                WHERE datname = current_database() AND application_name = $1 AND pid <> pg_backend_pid()
+                """,
+                APPLICATION_NAME,
+            )
+        return count
 
     @property
     def size(self) -> tuple[int, int]:

@@ -107,6 +107,9 @@ GRACEFUL_SHUTDOWN_S = 5
 TMDB_BURST = 20
 """Calls of TMDB at once, a page of films. With 20 a second that is 40 in the first one, which is TMDB's ceiling."""
 
+LEAVE_S = 0.5
+"""Between two looks whether somebody still uses our databases."""
+
 VENDOR_CONNECTIONS = httpx.Limits(max_connections=None, max_keepalive_connections=100)
 """Each streaming answer holds one connection to its model: a limit here would make chats wait for each other."""
 
@@ -640,8 +643,11 @@ def seed_main(arguments: Sequence[str] = ()) -> int:
     configure_logging(level="warning" if settings.log_level == "info" else settings.log_level, json=settings.json_logs)
     try:
         with _services(settings) as services:
-            return uvloop.run(_seed(settings, options, services))
-    except (StartError, EmbeddedError, OperationError) as error:
+            code = uvloop.run(_seed(settings, options, services))
+            if services.attached_to is None and settings.database_url is None:
+                asyncio.run(_outstay(services))
+            return code
+    except (StartError, EmbeddedError, OperationError, OSError, asyncpg.PostgresError) as error:
         return _say(str(error), 1)
 
 
@@ -660,6 +666,18 @@ async def _seed(settings: Settings, options: SeedOptions, services: Services) ->
                 seedings=Seedings(storage.postgres),
                 requests=requests,
             )
+
+
+async def _outstay(services: Services) -> None:
+    """Keep our own PostgreSQL and Valkey running for a server that was started meanwhile and uses them."""
+    assert services.database_url is not None  # noqa: S101 (a service that was not given was started)
+    async with Postgres.open(services.database_url, size=1) as postgres:
+        # PostgreSQL needs a moment to see that our own connections are closed.
+        await asyncio.sleep(LEAVE_S if await postgres.others() else 0)
+        if await postgres.others():
+            _say("Another process uses the databases that this one started: they run until it stops, or Ctrl-C.", 1)
+        while await postgres.others():  # noqa: ASYNC110 (it is another process that ends)
+            await asyncio.sleep(LEAVE_S)
 
 
 async def _rehearse(
