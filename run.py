@@ -35,6 +35,7 @@ usage: python3 run.py [command] [arguments]
   migrate    bring the database to the current revision; arguments go to the migration
   seed-movies
              fill the catalogue with the films of TMDB's lists; --help says how
+  export-graph  tell a Neo4j what changed in the catalogue, or write it to a file; see --help
 
 The first run makes .venv beside this file and installs into it, with uv if that is on PATH, else with pip.
 """
@@ -86,6 +87,12 @@ def seed_movies(arguments: list[str]) -> int:
     return seed_main(arguments)
 
 
+def export_graph(arguments: list[str]) -> int:
+    from wsserver.export_graph import main as export_graph_main  # noqa: PLC0415 - exists only inside .venv
+
+    return export_graph_main(arguments)
+
+
 def bench(arguments: list[str]) -> int:
     return run_module("tests.bench", arguments)
 
@@ -117,6 +124,7 @@ COMMANDS = {
     "serve": (RUNTIME, serve),
     "migrate": (RUNTIME, migrate),
     "seed-movies": (RUNTIME, seed_movies),
+    "export-graph": (RUNTIME, export_graph),
     "bench": (DEVELOPMENT, bench),
     "test": (DEVELOPMENT, test),
 }

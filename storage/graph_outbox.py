@@ -27,6 +27,8 @@ MAX_ERROR = 500
 EntityType = Literal["movie", "person", "tv"]
 Operation = Literal["upsert", "delete"]
 
+_TABLES: dict[EntityType, str] = {"movie": "tmdb.movies", "person": "tmdb.people", "tv": "tmdb.tv_shows"}
+
 
 @dataclass(frozen=True, slots=True)
 class Pending:
@@ -158,6 +160,29 @@ class GraphOutbox:
                 FIRST_RETRY,
                 LONGEST_RETRY,
             )
+
+    async def stored(self, entity_type: EntityType, *, after: int, limit: int) -> list[Pending]:
+        """The catalogue whatever the graph was told of it: entities with ids above `after`, in order.
+
+        Their `id` is that of their newest row, 0 when it is forgotten; nothing is claimed.
+        """
+        async with self._postgres.connection() as connection:
+            records = await connection.fetch(
+                f"""
+                WITH page AS (
+                    SELECT tmdb_id, raw FROM {_TABLES[entity_type]} WHERE tmdb_id > $2 ORDER BY tmdb_id LIMIT $3
+                ),
+                newest AS (
+                    SELECT tmdb_id, max(id) AS id FROM tmdb.neo4j_etl_outbox
+                    WHERE entity_type = $1 AND tmdb_id IN (SELECT tmdb_id FROM page) GROUP BY tmdb_id
+                )
+                SELECT tmdb_id, coalesce(id, 0) AS id, raw FROM page LEFT JOIN newest USING (tmdb_id) ORDER BY tmdb_id
+                """,
+                entity_type,
+                after,
+                limit,
+            )
+        return [Pending(**record, entity_type=entity_type, operation="upsert", attempts=0) for record in records]
 
     async def counts(self) -> Backlog:
         """How far behind the graph is."""

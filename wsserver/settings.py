@@ -24,6 +24,8 @@ QWEN_DEFAULT_MODEL = "qwen-plus"
 MIN_SECRET_BYTES = 32
 """HS256 wants a key as long as its hash (RFC 7518 §3.2)."""
 
+NEO4J_SCHEMES = ("neo4j", "neo4j+s", "neo4j+ssc", "bolt", "bolt+s", "bolt+ssc")
+
 
 class SettingsError(Exception):
     """One line per wrong variable, each with its name."""
@@ -85,6 +87,12 @@ class Settings(BaseSettings):
     tmdb_refresh_cron: str | None = None
     """Five fields, in UTC."""
     tmdb_refresh_pages: Annotated[int, Field(ge=1, le=500)] = 5
+
+    neo4j_uri: str | None = None
+    neo4j_user: str = "neo4j"
+    neo4j_password: SecretStr | None = None
+    neo4j_database: str | None = None
+    """The server's default one."""
 
     rate_limit_messages_per_s: Annotated[float, Field(gt=0)] = 20.0
     rate_limit_burst: Annotated[int, Field(ge=1)] = 40
@@ -153,6 +161,15 @@ class Settings(BaseSettings):
         if url is not None and urlsplit(url).scheme not in ("postgresql", "postgres"):
             raise ValueError("must start with postgresql://")
         return url
+
+    @field_validator("neo4j_uri")
+    @classmethod
+    def _neo4j_uri(cls, uri: str | None) -> str | None:
+        if uri is not None and (urlsplit(uri).scheme not in NEO4J_SCHEMES or not urlsplit(uri).hostname):
+            raise ValueError(f"must be an address that starts with one of {', '.join(NEO4J_SCHEMES)}, then ://")
+        if uri is not None and "@" in urlsplit(uri).netloc:
+            raise ValueError("must not hold user and password: they are NEO4J_USER and NEO4J_PASSWORD")
+        return uri
 
     @field_validator("redis_url")
     @classmethod
