@@ -2,9 +2,9 @@
 
 Nothing is sent, read or kept here. The graph:
 
-* `(:Movie {tmdb_id})`, `(:TvShow {tmdb_id})`, `(:Genre {id})`, `(:Person {key})`, each with what is known of it. A person's
-  key is `tmdb:525`, or `name:christophernolan` when the credits give no id (the demo catalogue): two with one
-  name and no id are one, somebody of TMDB and a mere name never are. The latter have `name_only: true`.
+* `(:Movie {tmdb_id})`, `(:TvShow {tmdb_id})`, `(:Genre {id})`, `(:Person {key})`, each with what is known of it. The
+  key of a person is `tmdb:525`, or `name:christophernolan` when the credits give no id (the demo catalogue): two with
+  one name and no id are one, somebody of TMDB and a mere name never are. The latter have `name_only: true`.
 * From a person to a film or show: `DIRECTED`, `ACTED_IN {character, order}`, `WROTE {job, department}` and
   `CREW {job, department}`, each part and each job once. From a film or show: `IN_GENRE`.
 * `(:Exported {entity, outbox_id})`, one for each entity ever told, deleted ones too. Every statement asks it whether
