@@ -25,7 +25,7 @@ RANKS = {
     "wsserver.settings": 4,
     "wsserver.seed_command": 4,
     "wsserver.refresh": 4,
-    "wsserver.graph_files": 5,
+    "wsserver.graph_files": 6,
     "wsserver.graph_worker": 5,
     "wsserver.graph_source": 4,
     "wsserver.graph_script": 4,

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from protocol.errors import STORAGE_UNAVAILABLE, OperationError
 from storage.demo.load import load_demo
 from storage.embedded import Services
 from storage.film_store import FilmStore
@@ -409,6 +410,16 @@ async def test_who_follows_waits_for_a_graph_that_is_away_and_tells_what_comes(p
         stop.set()
         await following
     assert len(place.graph.all("Movie")) == 2
+
+
+async def test_who_follows_ends_when_the_postgresql_of_another_process_is_gone(place: Place) -> None:
+    class Gone(FromOutbox):
+        async def take(self, limit: int) -> list[Pending]:
+            raise OperationError(STORAGE_UNAVAILABLE)
+
+    async with place.worker(source=Gone(place.outbox)) as worker, asyncio.timeout(PATIENCE_S):
+        with pytest.raises(OperationError):
+            await worker.follow(asyncio.Event(), may_wait_for_storage=False)
 
 
 @pytest.mark.parametrize(

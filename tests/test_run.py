@@ -35,6 +35,10 @@ def say(name, arguments):
 def main(arguments=()): return say("serving", arguments)
 def migrate_main(arguments=()): return say("migrating", arguments)
 """
+EXPORT = """
+from wsserver.app import say
+def main(arguments=()): return say("exporting", arguments)
+"""
 TOOL = """
 import os, sys
 print(os.path.basename(__file__), *sys.argv[1:], flush=True)
@@ -51,6 +55,7 @@ class Project:
         self.write("requirements.lock", "runtime 1")
         self.write("requirements-dev.lock", "development 1")
         self.write("wsserver/app.py", APP)
+        self.write("wsserver/export_graph.py", EXPORT)
         for tool in ("ruff", "mypy", "pytest"):
             self.write(f"{tool}.py", TOOL)
         self.write("tools/uv", UV)
@@ -101,7 +106,7 @@ def test_help_lists_the_commands_and_installs_nothing(project: Project) -> None:
     for option in ("-h", "--help"):
         code, out, _ = project.run(option)
         assert code == 0
-        assert all(command in out for command in ("serve", "test", "bench", "migrate", "seed-movies"))
+        assert all(command in out for command in ("serve", "test", "bench", "migrate", "seed-movies", "export-graph"))
     assert not (project.root / ".venv").exists()
 
 
@@ -135,6 +140,9 @@ def test_the_first_run_installs_and_later_ones_are_quiet_from_any_folder(project
     code, out, error = project.run("migrate", "--to", "head", cwd=tmp_path)
     assert (code, error) == (7, "")
     assert out.startswith(f"migrating --to head {project.root}")
+    code, out, error = project.run("export-graph", "--follow", cwd=tmp_path)
+    assert code == 7, error
+    assert out.startswith(f"exporting --follow {project.root}")
     assert project.calls_of_uv() == ["venv", "pip"]
 
 

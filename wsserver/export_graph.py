@@ -113,13 +113,12 @@ def _services(settings: Settings) -> Iterator[Services]:
 
 
 async def _export(settings: Settings, options: Options, services: Services, tally: Tally) -> bool:
-    """Whether everything was told that was to be."""
+    """Whether everything was told that was to be; who follows has no such end."""
     assert services.database_url is not None  # noqa: S101 (PostgreSQL was given or started)
     stop = _stop_on_signals()
     await migrate(services.database_url)
     async with Postgres.open(services.database_url, size=CONNECTIONS) as postgres:
         outbox = GraphOutbox(postgres)
-        await outbox.purge()
         source: Source = (
             WholeCatalogue(outbox)
             if options.everything
@@ -148,7 +147,7 @@ async def _export(settings: Settings, options: Options, services: Services, tall
             _end_progress()
         left = await source.left()
         _say_what_was_done(tally, left, options)
-    return tally.refused == 0 and (options.follow or not stop.is_set() or left == 0)
+    return options.follow or (tally.refused == 0 and (left == 0 or not stop.is_set()))
 
 
 @contextlib.asynccontextmanager

@@ -3,6 +3,8 @@
 How they are told, and to whom, is not known here.
 """
 
+import math
+import time
 from collections.abc import Sequence
 from datetime import timedelta
 from typing import Protocol
@@ -20,6 +22,9 @@ PARKED = timedelta(days=7)
 
 PARK_AFTER = 3
 """A graph may refuse one entity because of what somebody else was just doing; not three times."""
+
+PURGE_EVERY_S = 3600.0
+"""What was told is forgotten after days: to look each hour is often enough. Only who has nothing else to do looks."""
 
 ORDER: Sequence[EntityType] = ("movie", "tv", "person")
 
@@ -54,9 +59,14 @@ class FromOutbox:
     def __init__(self, outbox: GraphOutbox, lease: timedelta = LEASE) -> None:
         self._outbox = outbox
         self._lease = lease
+        self._purged_at = -math.inf
 
     async def take(self, limit: int) -> list[Pending]:
-        return await self._outbox.claim(limit, self._lease)
+        claimed = await self._outbox.claim(limit, self._lease)
+        if not claimed and time.monotonic() - self._purged_at > PURGE_EVERY_S:
+            self._purged_at = time.monotonic()
+            await self._outbox.purge()
+        return claimed
 
     async def told(self, ids: Sequence[int]) -> None:
         await self._outbox.done(ids)

@@ -168,7 +168,7 @@ class _Session:
             return
         if fault and fault.drop_after:
             raise _Dropped
-        self._send(SUCCESS, self._metadata(request))
+        self._send(SUCCESS, self._metadata(request, fields))
 
     async def _obey(self, request: str, fields: Sequence[Any]) -> str | None:
         """The code of a refusal."""
@@ -205,12 +205,12 @@ class _Session:
             self._server.writing.release()
         self._said = None
 
-    def _metadata(self, request: str) -> Mapping[str, object]:
+    def _metadata(self, request: str, fields: Sequence[Any]) -> Mapping[str, object]:
         if request == "HELLO":
             return {"server": "Neo4j/5.26.0", "connection_id": "bolt-1", "hints": {}}
         if request == "RUN":
             return {"fields": [], "t_first": 0}
         if request == "ROUTE":
             roles = ({"addresses": [self._server.address], "role": role} for role in ("WRITE", "READ", "ROUTE"))
-            return {"rt": {"ttl": 300, "db": "neo4j", "servers": list(roles)}}
+            return {"rt": {"ttl": 300, "db": fields[2].get("db"), "servers": list(roles)}}
         return {"bookmark": "b1"} if request == "COMMIT" else {}
