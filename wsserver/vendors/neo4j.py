@@ -5,11 +5,11 @@ The driver is an extra: nothing of it is imported before a graph is opened.
 """
 
 import asyncio
+import contextlib
 import importlib.util
 import logging
 import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ class Neo4j:
         self._deadline_s = deadline_s
 
     @classmethod
-    @asynccontextmanager
+    @contextlib.asynccontextmanager
     async def open(
         cls,
         uri: str,
@@ -99,7 +99,9 @@ class Neo4j:
         from neo4j import AsyncGraphDatabase  # noqa: PLC0415 - an extra
         from neo4j.exceptions import ConfigurationError  # noqa: PLC0415
 
-        logging.getLogger("neo4j").setLevel(logging.ERROR)  # what it warns of, it raises too, or is about our style
+        logging.getLogger("neo4j").setLevel(
+            logging.ERROR
+        )  # what fails it raises too; notes on statements are no operator's
         try:
             driver = AsyncGraphDatabase.driver(
                 uri,
@@ -108,7 +110,6 @@ class Neo4j:
                 connection_acquisition_timeout=CONNECT_TIMEOUT_S * 2,
                 max_transaction_retry_time=retry_s,
                 user_agent="cinewire",
-                notifications_min_severity="OFF",
                 telemetry_disabled=True,
             )
         except (ConfigurationError, ValueError) as error:
@@ -116,8 +117,9 @@ class Neo4j:
         try:
             yield cls(driver, database, deadline_s)
         finally:
-            async with asyncio.timeout(CONNECT_TIMEOUT_S):
-                await driver.close()
+            with contextlib.suppress(TimeoutError):  # nothing is left to be said: the process may end
+                async with asyncio.timeout(CONNECT_TIMEOUT_S):
+                    await driver.close()
 
     async def prepare(self, constraints: Sequence[str]) -> None:
         """Make sure that constraints are there, each in a transaction of its own."""
