@@ -409,9 +409,9 @@ async def test_films_are_fetched_although_tmdb_stumbles(
 async def test_an_answer_that_is_no_film_is_none_until_tmdb_mends_it(cinema: Cinema, fetchers: Fetchers) -> None:
     fetcher, (broken, fine) = fetchers(), films(2)
     cinema.server.changes[path(broken)] = {"runtime": "120"}
-    assert (await fetcher.fetch([broken, fine])).outcomes == {broken: Outcome.MISSING, fine: Outcome.STORED}
     with pytest.raises(TmdbUnreadableError):
         await fetcher.raw(broken)
+    assert (await fetcher.fetch([broken, fine])).outcomes == {broken: Outcome.MISSING, fine: Outcome.STORED}
     cinema.server.changes.clear()
     assert (await fetcher.fetch([broken])).outcomes == {broken: Outcome.STORED}
 
@@ -466,14 +466,14 @@ async def test_tmdb_rests_for_as_long_as_it_asks_for_within_reason(
 async def test_a_credential_that_tmdb_refuses_gives_it_a_rest_and_one_request_it_refuses_does_not(
     cinema: Cinema, fetchers: Fetchers
 ) -> None:
-    refused, ids = fetchers(token="wrong"), films(3)
+    refused, ids, (other,) = fetchers(token="wrong"), films(3), films(1)
     assert (await refused.fetch(ids[:1])).outcomes == {ids[0]: Outcome.LATE}
     assert (await refused.fetch(ids[1:])).outcomes == dict.fromkeys(ids[1:], Outcome.LATE)
     assert cinema.server.calls == {path(ids[0]): 1}
     fetcher = fetchers()
     cinema.server.queue(standin.answers({}, 400))
     with pytest.raises(TmdbRefusedError):
-        await fetcher.raw(ids[0])
+        await fetcher.raw(other)
     assert (await fetcher.fetch(ids)).outcomes == dict.fromkeys(ids, Outcome.STORED)
 
 
