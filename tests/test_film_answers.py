@@ -53,6 +53,7 @@ class Cinema:
         changed = {
             "title": title,
             "original_title": title,
+            "original_language": "zh",
             "overview": f"{title}讲的事。",
             "release_date": "2025-05-01",
         }
