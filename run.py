@@ -76,13 +76,13 @@ def serve(arguments: list[str]) -> int:
 
 
 def migrate(arguments: list[str]) -> int:
-    from wsserver.app import migrate_main  # noqa: PLC0415 - exists only inside .venv
+    from wsserver.commands import migrate_main  # noqa: PLC0415 - exists only inside .venv
 
     return migrate_main(arguments)
 
 
 def seed_movies(arguments: list[str]) -> int:
-    from wsserver.app import seed_main  # noqa: PLC0415 - exists only inside .venv
+    from wsserver.commands import seed_main  # noqa: PLC0415 - exists only inside .venv
 
     return seed_main(arguments)
 

@@ -6,8 +6,14 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import redis.asyncio
+from redis.asyncio.connection import Connection
 from redis.asyncio.retry import Retry
-from redis.asyncio.sentinel import Sentinel, SentinelConnectionPool
+from redis.asyncio.sentinel import (
+    Sentinel,
+    SentinelConnectionPool,
+    SentinelManagedConnection,
+    SentinelManagedSSLConnection,
+)
 from redis.backoff import ConstantBackoff
 from redis.exceptions import (
     AskError,
@@ -25,6 +31,7 @@ from redis.exceptions import (
 
 from protocol.errors import STORAGE_UNAVAILABLE, OperationError
 from storage.redis_cluster import ClusterClient
+from storage.redis_connection import ours
 from storage.redis_url import Cluster, OneServer, Sentinels, parse_redis_url
 
 SOCKET_TIMEOUT_S = 3.0
@@ -99,7 +106,9 @@ def _manners() -> dict[str, Any]:
 @asynccontextmanager
 async def _open_one(address: OneServer) -> AsyncIterator[Redis]:
     waiting = {"max_connections": MAX_CONNECTIONS, "timeout": SOCKET_TIMEOUT_S}
-    pool = redis.asyncio.BlockingConnectionPool(**{**waiting, **_manners(), **address.options})
+    options = {**waiting, **_manners(), **address.options}
+    options["connection_class"] = ours(options.get("connection_class", Connection))
+    pool = redis.asyncio.BlockingConnectionPool(**options)
     client: redis.asyncio.Redis = redis.asyncio.Redis(connection_pool=pool)
     try:
         yield client
@@ -120,14 +129,17 @@ async def _open_sentinels(address: Sentinels) -> AsyncIterator[Redis]:
         "retry": Retry(ConstantBackoff(0), 0),  # the next Sentinel is asked instead
     }
     options = {**asking, **address.sentinel_options}
+    plain = dict(address.options)
+    is_tls = bool(plain.pop("ssl", False))
     sentinels = Sentinel(address.hosts, sentinel_kwargs=options)  # type: ignore[no-untyped-call]
     client: redis.asyncio.Redis = sentinels.master_for(
         address.service,
         connection_pool_class=_SentinelPool,
         max_connections=MAX_CONNECTIONS,
         timeout=SOCKET_TIMEOUT_S,
+        connection_class=ours(SentinelManagedSSLConnection if is_tls else SentinelManagedConnection),
         **_manners(),
-        **address.options,
+        **plain,
     )
     try:
         yield client

@@ -17,6 +17,8 @@ from redis.asyncio.cluster import ClusterNode, ClusterPipeline, RedisCluster
 from redis.asyncio.connection import Connection, SSLConnection
 from redis.exceptions import ConnectionError, RedisClusterException  # noqa: A004
 
+from storage.redis_connection import ours
+
 
 class ClusterClient(RedisCluster):
     """At most `max_callers` commands and as many pipelines at once; others wait, at most `patience_s`."""
@@ -28,7 +30,7 @@ class ClusterClient(RedisCluster):
         super().__init__(
             startup_nodes=[ClusterNode(host, port) for host, port in hosts], max_connections=2 * max_callers, **options
         )
-        connection_class = _TLSConnection if options.get("ssl") else _Connection
+        connection_class: Any = ours(SSLConnection if options.get("ssl") else Connection)
         self.connection_kwargs["connection_class"] = connection_class
         for node in self.nodes_manager.startup_nodes.values():
             node.connection_class = connection_class
@@ -77,21 +79,6 @@ class ClusterClient(RedisCluster):
             yield
         finally:
             gate.release()
-
-
-class _Connection(Connection):
-    """Another caller may close the connection while this one makes it: that is no mistake, but a lost connection."""
-
-    async def send_packed_command(self, *arguments: Any, **options: Any) -> None:
-        try:
-            await super().send_packed_command(*arguments, **options)
-        except (RuntimeError, TypeError, AttributeError) as error:
-            # uvloop, asyncio from 3.12 on, and a writer that is gone. Bytes are all that is given to it here.
-            raise ConnectionError("closed by another caller") from error
-
-
-class _TLSConnection(_Connection, SSLConnection):
-    pass
 
 
 class _Pipeline(ClusterPipeline):

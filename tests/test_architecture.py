@@ -11,8 +11,11 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 RANKS = {
-    "run": 8,
-    "wsserver.app": 7,
+    "run": 10,
+    "wsserver.app": 9,
+    "wsserver.commands": 8,
+    "wsserver.film_parts": 7,
+    "wsserver.connections": 5,
     "wsserver.export_graph": 7,
     "wsserver.websocket": 6,
     "wsserver.http": 6,

@@ -258,7 +258,7 @@ async def test_films_that_take_too_long_are_missing_now_and_in_the_catalogue_lat
     cinema: Cinema, data_dir: Path, by: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (here,), (slow, slower), gate = await cinema.stored(), films(2), Gate()
-    monkeypatch.setattr("wsserver.app.FilmFetch", partial(FilmFetch, within_s=0.1))
+    monkeypatch.setattr("wsserver.film_parts.FilmFetch", partial(FilmFetch, within_s=0.1))
     async with (
         serving(cinema.services, data_dir, **settings(cinema.server, cinema.tmdb_url)) as node,
         caller(node.url, by) as client,
@@ -298,7 +298,7 @@ async def test_stored_films_do_not_need_tmdb(
     cinema: Cinema, data_dir: Path, by: str, trouble: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (here,), (new, other), gate = await cinema.stored(), films(2), Gate()
-    monkeypatch.setattr("wsserver.app.Tmdb", partial(Tmdb, backoff_s=0.01, deadline_s=0.3))
+    monkeypatch.setattr("wsserver.film_parts.Tmdb", partial(Tmdb, backoff_s=0.01, deadline_s=0.3))
     chosen = settings(cinema.server, cinema.tmdb_url)
     if trouble == "down":
         chosen["tmdb_api_base"] = "http://127.0.0.1:1"
@@ -341,7 +341,7 @@ async def test_stored_films_do_not_need_tmdb(
 async def test_the_start_says_what_tmdb_says_to_the_credential(
     cinema: Cinema, data_dir: Path, trouble: str | None, level: str, said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("wsserver.app.Tmdb", partial(Tmdb, backoff_s=0.01, deadline_s=0.3))
+    monkeypatch.setattr("wsserver.film_parts.Tmdb", partial(Tmdb, backoff_s=0.01, deadline_s=0.3))
     chosen = settings(cinema.server, cinema.tmdb_url)
     if trouble == "refused":
         chosen["tmdb_api_token"] = "wrong"

@@ -28,7 +28,7 @@ from tests.clients import PATIENCE_S
 from tests.databases import fresh_database
 from tests.standins.server import Gate, serve
 from tests.standins.tmdb import Fault, TmdbStandIn, answers, changed, html, stalls, throttles
-from wsserver.app import seed_main
+from wsserver.commands import seed_main
 from wsserver.seeding import BATCH, HOPELESS, Seeding, Tally, Wanted
 from wsserver.vendors.tmdb import Tmdb
 

@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 import signal
 import sys
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,10 +16,11 @@ from pathlib import Path
 import asyncpg
 
 from protocol.errors import OperationError
-from storage.embedded import EmbeddedError, Services, embedded_services
+from storage.embedded import EmbeddedError, Services
 from storage.graph_outbox import GraphOutbox
 from storage.postgres import Postgres
 from storage.schema import SchemaError, migrate
+from wsserver.connections import services_of
 from wsserver.graph_files import FileFormat, StoppedError, write_file
 from wsserver.graph_source import FILE_LEASE, LEASE, FromOutbox, Source, WholeCatalogue
 from wsserver.graph_worker import GraphWorker, Tally
@@ -56,7 +57,7 @@ def main(arguments: Sequence[str] = ()) -> int:
     try:
         if options.file_format is None:
             require_driver()
-        with _services(settings) as services:
+        with services_of(settings, redis=False) as services:
             whole = asyncio.run(_export(settings, options, services, tally))
     except (DriverMissingError, EmbeddedError, StoppedError) as error:
         reason = str(error)
@@ -100,16 +101,6 @@ def _options(arguments: Sequence[str]) -> Options:
         # Its entities are marked as told: what nobody has run yet would be lost.
         parser.error(f"--output: {output} exists. Run it and remove it, or name another file")
     return Options(asked.follow, asked.batch, asked.all, asked.format, output)
-
-
-@contextlib.contextmanager
-def _services(settings: Settings) -> Iterator[Services]:
-    """PostgreSQL: the one that is set, or that of DATA_DIR, whether or not a server uses it just now."""
-    if settings.database_url is not None:
-        yield Services(settings.database_url, None, None)
-        return
-    with embedded_services(settings.data_dir, valkey=False) as own:
-        yield own
 
 
 async def _export(settings: Settings, options: Options, services: Services, tally: Tally) -> bool:

@@ -1,0 +1,77 @@
+"""Connections to Redis that never lose a cancellation, for each way to reach a server.
+
+redis-py sends with `asyncio.wait_for`. Before Python 3.12 that takes a cancellation for nothing when it arrives as the
+sending ends, and a task that was to stop goes on; and it makes a task of every command.
+"""
+
+import asyncio
+from collections.abc import Iterable
+from typing import Any
+
+from redis.asyncio.connection import AbstractConnection, Connection, SSLConnection, UnixDomainSocketConnection
+from redis.asyncio.sentinel import SentinelManagedConnection, SentinelManagedSSLConnection
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+
+class Sending(AbstractConnection):
+    """Sends as redis-py does, within `socket_timeout`. What cannot be sent whole closes the connection."""
+
+    async def send_packed_command(self, command: bytes | str | Iterable[bytes], check_health: bool = True) -> None:
+        if not self.is_connected:
+            await self.connect_check_health(check_health=False)
+        if check_health:
+            await self.check_health()  # type: ignore[no-untyped-call]
+        if isinstance(command, str):
+            command = command.encode()
+        writer = self._writer
+        if writer is None:
+            raise RedisConnectionError("closed by another caller")
+        try:
+            writer.writelines([command] if isinstance(command, bytes) else command)
+            async with asyncio.timeout(self.socket_timeout):
+                await writer.drain()
+        except BaseException as error:
+            await self.disconnect(nowait=True)
+            if isinstance(error, TimeoutError):
+                raise RedisTimeoutError("timeout writing to Redis") from None
+            if isinstance(error, OSError):
+                raise RedisConnectionError(f"error while writing to Redis: {error}") from error
+            if isinstance(error, RuntimeError | TypeError | AttributeError):
+                # Another caller closed it meanwhile: uvloop says so, asyncio from 3.12 on, and a writer that is gone.
+                raise RedisConnectionError("closed by another caller") from error
+            raise
+
+
+class _Plain(Sending, Connection):
+    pass
+
+
+class _TLS(Sending, SSLConnection):
+    pass
+
+
+class _Unix(Sending, UnixDomainSocketConnection):
+    pass
+
+
+class _SentinelPlain(Sending, SentinelManagedConnection):
+    pass
+
+
+class _SentinelTLS(Sending, SentinelManagedSSLConnection):
+    pass
+
+
+_OURS: dict[type[AbstractConnection], type[Sending]] = {
+    Connection: _Plain,
+    SSLConnection: _TLS,
+    UnixDomainSocketConnection: _Unix,
+    SentinelManagedConnection: _SentinelPlain,
+    SentinelManagedSSLConnection: _SentinelTLS,
+}
+
+
+def ours(theirs: Any) -> type[Sending]:
+    """Our kind of one of redis-py's connections."""
+    return _OURS[theirs]
