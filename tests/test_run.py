@@ -33,6 +33,9 @@ def say(name, arguments):
     print(name, *arguments, os.getcwd(), sys.prefix)
     return 7
 def main(arguments=()): return say("serving", arguments)
+"""
+COMMANDS = """
+from wsserver.app import say
 def migrate_main(arguments=()): return say("migrating", arguments)
 """
 EXPORT = """
@@ -55,6 +58,7 @@ class Project:
         self.write("requirements.lock", "runtime 1")
         self.write("requirements-dev.lock", "development 1")
         self.write("wsserver/app.py", APP)
+        self.write("wsserver/commands.py", COMMANDS)
         self.write("wsserver/export_graph.py", EXPORT)
         for tool in ("ruff", "mypy", "pytest"):
             self.write(f"{tool}.py", TOOL)
