@@ -6,7 +6,7 @@ Every method takes the user's id; not there and not theirs are one. Whatever cha
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from uuid import UUID, uuid4
 
 from protocol.errors import CAPTURE_NOT_FOUND, WATCHLIST_FULL, OperationError
@@ -42,6 +42,9 @@ class Wish:
     title: str
     state: WatchlistState
 
+
+KEEP_CAPTURES = timedelta(days=30)
+"""How long what a chat put in can be taken back in one step."""
 
 _COLUMNS = "tmdb_id, state, source, change, added_at, changed_at"
 
@@ -203,6 +206,14 @@ class Watchlist:
                 request_id,
             )
         return WatchlistCaptured(capture_id=rows[0]["id"], items=[_film(row) for row in rows if row["tmdb_id"]])
+
+    async def forget_captures(self) -> int:
+        """Forget captures that nobody takes back any more, and what they had put in stays; returns how many."""
+        async with self._postgres.connection() as connection:
+            records = await connection.fetch(
+                "DELETE FROM watchlist.captures WHERE captured_at < now() - $1::interval RETURNING id", KEEP_CAPTURES
+            )
+        return len(records)
 
     async def undo(self, *, user_id: str, capture_id: UUID) -> CaptureUndone:
         """Put the films of a capture back to what they were before, save those of which something was said since.

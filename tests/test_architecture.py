@@ -39,6 +39,7 @@ RANKS = {
     "wsserver.tails": 3,
     "wsserver.seeding": 3,
     "wsserver.progress": 3,
+    "wsserver.housekeeping": 3,
     "wsserver.cron": 2,
     "wsserver.feed": 2,
     "wsserver.vendors": 2,

@@ -36,8 +36,10 @@ from storage.chat import Conversations
 from storage.demo.load import load_demo
 from storage.demo.people import people_in_chinese
 from storage.embedded import EmbeddedError, Services
+from storage.enrichment import EnrichmentLog
 from storage.film_index import FilmIndex
 from storage.film_search import FilmSearch
+from storage.graph_outbox import GraphOutbox
 from storage.limits import RateLimits, UserSockets
 from storage.movies import Movies
 from storage.ownership import RunTable
@@ -57,6 +59,7 @@ from wsserver.domains.watchlist import watchlist_handlers
 from wsserver.domains.watchlist_capture import WatchlistCapture
 from wsserver.film_parts import answerer_of, film_source, has_tmdb, refresh_of, tmdb_of
 from wsserver.heart import Heart
+from wsserver.housekeeping import keep_house
 from wsserver.http import HttpEdge, on_http_exception
 from wsserver.hub import Hub
 from wsserver.ownership import Ownership
@@ -235,6 +238,12 @@ async def running(settings: Settings, listener: socket.socket, services: Service
         await stack.enter_async_context(seats.open())
         await stack.enter_async_context(sockets.open())
         await stack.enter_async_context(_in_background(FilmIndex(postgres).renew(), name="keys of films"))
+        forgettings = {
+            "enrichments": EnrichmentLog(postgres).purge,
+            "outbox": GraphOutbox(postgres).purge,
+            "captures": watchlist.forget_captures,
+        }
+        await stack.enter_async_context(_in_background(keep_house(forgettings), name="housekeeping"))
         if settings.tmdb_refresh_cron is not None and tmdb is not None:
             await stack.enter_async_context(
                 refresh_of(settings, settings.tmdb_refresh_cron, storage, tmdb, ownership.node).open()

@@ -265,7 +265,7 @@ def _line(film: Film, *, with_overview: bool) -> str:
     genres = "/".join(GENRE_NAMES[genre_id][0] for genre_id in film.genre_ids if genre_id in GENRE_NAMES)
     others = dict.fromkeys(title for title in (film.title_en, film.original_title) if title != film.title)
     parts = [
-        f"《{film.title}》" + (f" ({' / '.join(others)})" if others else ""),
+        f"[{film.tmdb_id}] 《{film.title}》" + (f" ({' / '.join(others)})" if others else ""),
         film.release_date.isoformat() if film.release_date else "no date",
         genres,
         film.runtime and f"{film.runtime} min",

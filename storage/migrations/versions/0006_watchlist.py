@@ -36,6 +36,7 @@ UP = (
         id uuid PRIMARY KEY,
         user_id text NOT NULL REFERENCES watchlist.lists (user_id) ON DELETE CASCADE,
         request_id text NOT NULL,
+        captured_at timestamptz NOT NULL DEFAULT now(),
         undone_at timestamptz
     )
     """,
