@@ -138,6 +138,8 @@ async def drop_older_than(postgres: Postgres, entity: EntityType, days: int) -> 
 
 
 def _upsert(table: str, columns: Mapping[str, str], once: Collection[str]) -> str:
+    # A row that was there has been locked, which leaves its mark in xmax; two transactions may begin in the same
+    # microsecond, so that the row's date says nothing.
     typed = ", ".join(f"{name} {kind}" for name, kind in columns.items())
     changes = ", ".join(f"{name} = excluded.{name}" for name in columns if name != "tmdb_id" and name not in once)
     return f"""
@@ -151,5 +153,5 @@ def _upsert(table: str, columns: Mapping[str, str], once: Collection[str]) -> st
             OR stored.language <> excluded.language
             OR stored.fetched_at < now() - $3::interval
         )
-        RETURNING tmdb_id, added_at = now() AS is_new, changed_at = now() AS is_changed
+        RETURNING tmdb_id, stored.xmax = 0 AS is_new, changed_at = now() AS is_changed
     """

@@ -61,7 +61,7 @@ class Watcher:
             Follower(self.frames.append, self._room, after_seq=after_seq, on_last=self.ended.set)
         )
 
-    async def _room(self) -> None:
+    async def _room(self, _size_bytes: int) -> None:
         return
 
     async def all(self) -> list[LoggedFrame]:
@@ -398,3 +398,39 @@ async def test_an_end_that_came_too_late_to_be_stored_holds_nothing_up(
     async with ownership.open(), asyncio.timeout(PATIENCE_S):
         await tried.wait()
         await stored.wait()
+
+
+async def test_there_is_room_for_a_long_frame_when_nothing_waits_any_more() -> None:
+    outbox = Outbox(limit_bytes=100)
+    outbox.put(b"." * 30)
+    async with asyncio.timeout(PATIENCE_S):
+        await outbox.room(20)
+    waiting = [asyncio.create_task(outbox.room(90)) for _ in range(2)]
+    await asyncio.sleep(0)
+    assert not any(task.done() for task in waiting)
+    await outbox.take()
+    async with asyncio.timeout(PATIENCE_S):
+        await asyncio.gather(*waiting)
+
+
+async def test_replays_of_long_frames_beside_each_other_never_fill_the_outbox(hub: Hub) -> None:
+    outbox = Outbox(limit_bytes=10_000)
+    ended = [asyncio.Event() for _ in range(3)]
+
+    async def make(run: Run) -> None:
+        for _ in range(10):
+            run.publish(Status("generation", {"text": "." * 1_000}))
+        run.publish(Status("generation", {"text": "." * 9_000}))
+
+    runs = [start(hub, name(), make) for _ in ended]
+    for run in runs:
+        await Watcher(run).all()
+    for run, over in zip(runs, ended, strict=True):
+        run.follow(Follower(lambda frame: outbox.put(frame.encoded), outbox.room, on_last=over.set))
+    taken = 0
+    async with asyncio.timeout(PATIENCE_S):
+        while not all(over.is_set() for over in ended) or taken < 36:
+            taken += len(await outbox.take())
+            await asyncio.sleep(0)
+    assert not outbox.overflowed
+    assert taken == 36

@@ -22,14 +22,14 @@ RETRY_S = 0.5
 
 
 class Follower:
-    """Somebody who gets a run's frames, each once and in order. `room` is waited for between pages of a replay."""
+    """Somebody who gets a run's frames, each once and in order. In a replay `room` for so many bytes is waited for."""
 
     __slots__ = ("_put", "at", "live", "on_last", "room")
 
     def __init__(
         self,
         put: Callable[[LoggedFrame], None],
-        room: Callable[[], Awaitable[None]],
+        room: Callable[[int], Awaitable[None]],
         *,
         after_seq: int = 0,
         on_last: Callable[[], None] | None = None,
@@ -85,7 +85,7 @@ class Feed:
                 await asyncio.sleep(RETRY_S)
                 continue
             for frame in page:
-                await follower.room()
+                await follower.room(len(frame.encoded))
                 follower.deliver(frame)
             # Nothing is awaited between the look and the joining, so no frame can come in between.
             if follower.at >= self.position:

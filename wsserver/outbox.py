@@ -10,15 +10,14 @@ MAX_OUTBOX_BYTES = 1_048_576
 class Outbox:
     """A queue of encoded frames with one taker. Full, it empties and says so; nothing is put in it from then on."""
 
-    __slots__ = ("_closed", "_frames", "_limit_bytes", "_roomy", "_size_bytes", "_something", "overflowed")
+    __slots__ = ("_closed", "_frames", "_limit_bytes", "_size_bytes", "_something", "_taken", "overflowed")
 
     def __init__(self, limit_bytes: int = MAX_OUTBOX_BYTES) -> None:
         self._limit_bytes = limit_bytes
         self._frames: deque[bytes] = deque()
         self._size_bytes = 0
         self._something = asyncio.Event()
-        self._roomy = asyncio.Event()
-        self._roomy.set()
+        self._taken = asyncio.Event()
         self._closed = False
         self.overflowed = False
 
@@ -37,19 +36,22 @@ class Outbox:
             return False
         self._frames.append(frame)
         self._something.set()
-        if self._size_bytes > self._limit_bytes // 2:
-            self._roomy.clear()
         return True
 
     def close(self) -> None:
         """Take nothing more in. What is there can still be taken."""
         self._closed = True
         self._something.set()
-        self._roomy.set()
+        self._taken.set()
 
-    async def room(self) -> None:
-        """Wait until at most half of the limit is waiting, or the outbox is closed."""
-        await self._roomy.wait()
+    async def room(self, size_bytes: int) -> None:
+        """Wait until at most half of the limit waits with so much more, or nothing does, or the outbox is closed.
+
+        The other half is for what cannot wait. Between the return and the next await nobody else takes the room.
+        """
+        while not self._closed and self._frames and self._size_bytes + size_bytes > self._limit_bytes // 2:
+            self._taken.clear()
+            await self._taken.wait()
 
     async def take(self) -> list[bytes]:
         """Everything that waits, at least one frame; empty only when closed and nothing is left."""
@@ -57,7 +59,7 @@ class Outbox:
         frames = list(self._frames)
         self._frames.clear()
         self._size_bytes = 0
-        self._roomy.set()
+        self._taken.set()
         if not self._closed:
             self._something.clear()
         return frames

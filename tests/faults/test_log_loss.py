@@ -35,7 +35,7 @@ async def log(logs: RunLogs, name: str, after_seq: int, last_seq: int) -> None:
     assert result.outcome == "added"
 
 
-async def at_once() -> None:
+async def at_once(_size_bytes: int) -> None:
     """There is always room."""
 
 

@@ -276,7 +276,7 @@ def _theirs(user_id: str, caller: Caller, feed: Feed) -> Feed:
     return feed
 
 
-async def _at_once() -> None:
+async def _at_once(_size_bytes: int) -> None:
     """There is always room in a look."""
 
 
