@@ -425,8 +425,12 @@ async def test_replays_of_long_frames_beside_each_other_never_fill_the_outbox(hu
     runs = [start(hub, name(), make) for _ in ended]
     for run in runs:
         await Watcher(run).all()
+
+    def put(frame: LoggedFrame) -> None:
+        outbox.put(frame.encoded)
+
     for run, over in zip(runs, ended, strict=True):
-        run.follow(Follower(lambda frame: outbox.put(frame.encoded), outbox.room, on_last=over.set))
+        run.follow(Follower(put, outbox.room, on_last=over.set))
     taken = 0
     async with asyncio.timeout(PATIENCE_S):
         while not all(over.is_set() for over in ended) or taken < 36:
