@@ -46,6 +46,7 @@ from storage.ownership import RunTable
 from storage.postgres import Postgres
 from storage.redis import Redis, ping
 from storage.runs import RunLogs
+from storage.tmdb_entities import People, TvShows
 from storage.watchlist import Watchlist
 from wsserver.auth import Authenticator, CodeExchange
 from wsserver.commands import say
@@ -242,6 +243,9 @@ async def running(settings: Settings, listener: socket.socket, services: Service
             "enrichments": EnrichmentLog(postgres).purge,
             "outbox": GraphOutbox(postgres).purge,
             "captures": watchlist.forget_captures,
+            "films": movies.drop_older_than,
+            "people": People(postgres).drop_older_than,
+            "shows": TvShows(postgres).drop_older_than,
         }
         await stack.enter_async_context(_in_background(keep_house(forgettings), name="housekeeping"))
         if settings.tmdb_refresh_cron is not None and tmdb is not None:
