@@ -66,7 +66,7 @@ class Conversations:
                        messages.request_id, messages.finish_reason
                 FROM chat.messages
                 JOIN chat.conversations ON conversations.id = messages.conversation_id
-                WHERE messages.conversation_id = $1 AND conversations.user_id = $2
+                WHERE messages.conversation_id = $1 AND conversations.user_id = $2 AND conversations.deleted_at IS NULL
                   AND ($3::uuid IS NULL OR messages.position < (
                       SELECT position FROM chat.messages WHERE id = $3 AND conversation_id = $1
                   ))
@@ -84,7 +84,9 @@ class Conversations:
         """Whether the conversation is there and this user's."""
         async with self._postgres.connection() as connection:
             found = await connection.fetchval(
-                "SELECT true FROM chat.conversations WHERE id = $1 AND user_id = $2", conversation_id, user_id
+                "SELECT true FROM chat.conversations WHERE id = $1 AND user_id = $2 AND deleted_at IS NULL",
+                conversation_id,
+                user_id,
             )
         return bool(found)
 

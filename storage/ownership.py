@@ -171,6 +171,17 @@ class RunTable:
             )
             started = []
             for row in waiting:
+                # The run before its conversation, as everywhere: who deletes the conversation holds its runs first.
+                still = await connection.fetchval(
+                    """
+                    SELECT true FROM chat.runs
+                    WHERE request_id = $1 AND conversation_id = $2 AND state = 'queued' FOR UPDATE
+                    """,
+                    row["request_id"],
+                    row["conversation_id"],
+                )
+                if not still:
+                    continue
                 place = await _store_question(connection, row["conversation_id"], row["request_id"], row["question"])
                 started.append(
                     await connection.fetchrow(
@@ -218,6 +229,7 @@ class RunTable:
                 return None
             row = await connection.fetchrow(
                 """
+                WITH touched AS (UPDATE chat.conversations SET updated_at = clock_timestamp() WHERE id = $2)
                 INSERT INTO chat.messages (
                     id, conversation_id, role, content, request_id, finish_reason,
                     prompt_tokens, completion_tokens, recommendations
@@ -274,6 +286,7 @@ class RunTable:
                        messages.request_id, messages.finish_reason
                 FROM chat.messages JOIN chat.conversations ON conversations.id = messages.conversation_id
                 WHERE messages.request_id = $1 AND messages.role = 'assistant' AND conversations.user_id = $2
+                  AND conversations.deleted_at IS NULL
                 """,
                 request_id,
                 user_id,
@@ -365,9 +378,12 @@ class RunTable:
         async with self._postgres.connection() as connection:
             await connection.execute(
                 """
-                DELETE FROM chat.runs
-                WHERE ended_at < now() - $1::interval
-                   OR conversation_id IS NULL AND ended_at < now() - $2::interval
+                DELETE FROM chat.runs WHERE request_id IN (
+                    SELECT request_id FROM chat.runs
+                    WHERE ended_at < now() - $1::interval
+                       OR conversation_id IS NULL AND ended_at < now() - $2::interval
+                    FOR UPDATE SKIP LOCKED
+                )
                 """,
                 KEEP_ENDED,
                 INCOGNITO_WINDOW,
@@ -381,11 +397,16 @@ class RunTable:
 
 
 async def _resent(connection: Connection, user_id: str, client_id: str) -> RunRow | None:
-    """The run that this message began within the window; an older one gives its id back."""
+    """The run that this message began within the window; an older or deleted one gives its id back."""
     await connection.execute(
         """
         UPDATE chat.runs SET client_id = NULL
-        WHERE user_id = $1 AND client_id = $2 AND created_at < now() - $3::interval
+        WHERE user_id = $1 AND client_id = $2 AND (
+            created_at < now() - $3::interval
+            OR conversation_id IN (
+                SELECT id FROM chat.conversations WHERE user_id = $1 AND deleted_at IS NOT NULL
+            )
+        )
         """,
         user_id,
         client_id,
@@ -404,7 +425,9 @@ async def _check_conversation(connection: Connection, conversation_id: UUID, use
             conversation_id,
             user_id,
         )
-    owner = await connection.fetchval("SELECT user_id FROM chat.conversations WHERE id = $1", conversation_id)
+    owner = await connection.fetchval(
+        "SELECT user_id FROM chat.conversations WHERE id = $1 AND deleted_at IS NULL", conversation_id
+    )
     if owner != user_id:
         raise OperationError(CONVERSATION_NOT_FOUND)
 
@@ -438,6 +461,7 @@ async def _room(
 async def _store_question(connection: Connection, conversation_id: UUID, request_id: str, question: str) -> Place:
     row = await connection.fetchrow(
         """
+        WITH touched AS (UPDATE chat.conversations SET updated_at = clock_timestamp() WHERE id = $2)
         INSERT INTO chat.messages (id, conversation_id, role, content, request_id)
         VALUES ($1, $2, 'user', $3, $4)
         RETURNING position, (

@@ -84,6 +84,54 @@ async def test_a_database_that_is_behind_keeps_what_it_has(database_url: str) ->
     assert "tmdb.kept" in await tables(database_url)
 
 
+async def fetch(database_url: str, sql: str) -> list[asyncpg.Record]:
+    connection = await asyncpg.connect(database_url)
+    try:
+        rows: list[asyncpg.Record] = await connection.fetch(sql)
+    finally:
+        await connection.close()
+    return rows
+
+
+async def test_conversations_survive_getting_titles_and_losing_them(database_url: str) -> None:
+    await migrate(database_url)
+    await downgrade(database_url, "0007")
+    await execute(
+        database_url,
+        """
+        INSERT INTO chat.conversations (id, user_id, created_at) VALUES
+            ('00000000-0000-0000-0000-000000000001', 'u', '2026-01-01Z'),
+            ('00000000-0000-0000-0000-000000000002', 'u', '2026-01-02Z');
+        INSERT INTO chat.messages (id, conversation_id, role, content, created_at, request_id, finish_reason) VALUES
+            ('00000000-0000-0000-0000-00000000000a', '00000000-0000-0000-0000-000000000001', 'user', '问',
+             '2026-01-03Z', 'r', NULL),
+            ('00000000-0000-0000-0000-00000000000b', '00000000-0000-0000-0000-000000000001', 'assistant', '答',
+             '2026-01-04Z', 'r', 'stop');
+        INSERT INTO chat.runs (request_id, user_id, session_id, conversation_id, state, ended_at)
+            VALUES ('r', 'u', 's', '00000000-0000-0000-0000-000000000001', 'done', now());
+        """,
+    )
+    await migrate(database_url)
+    rows = await fetch(database_url, "SELECT title, updated_at::date::text AS day FROM chat.conversations ORDER BY id")
+    assert [tuple(row) for row in rows] == [(None, "2026-01-04"), (None, "2026-01-02")]
+    await execute(
+        database_url,
+        """
+        UPDATE chat.conversations SET title = '标题' WHERE id = '00000000-0000-0000-0000-000000000001';
+        UPDATE chat.conversations SET deleted_at = now() WHERE id = '00000000-0000-0000-0000-000000000002';
+        INSERT INTO chat.feedback (id, message_id, user_id, rating) VALUES
+            ('00000000-0000-0000-0000-0000000000ff', '00000000-0000-0000-0000-00000000000b', 'u', 5);
+        """,
+    )
+    await downgrade(database_url, "0007")
+    rows = await fetch(database_url, "SELECT content FROM chat.messages ORDER BY position")
+    assert [row["content"] for row in rows] == ["问", "答"]
+    rows = await fetch(database_url, "SELECT conversation_id::text AS id FROM chat.runs")
+    # What was deleted does not come back with the older version.
+    left = await fetch(database_url, "SELECT id::text FROM chat.conversations")
+    assert [row["id"] for row in rows] == [row["id"] for row in left] == ["00000000-0000-0000-0000-000000000001"]
+
+
 async def test_a_database_that_is_ahead_is_refused_and_not_touched(database_url: str) -> None:
     await migrate(database_url)
     await execute(database_url, "UPDATE alembic_version SET version_num = '9999'")
