@@ -85,10 +85,13 @@ class Decoder:
 BodyT = TypeVar("BodyT", bound=BaseModel)
 
 
-def decode_body(body: type[BodyT], text: str) -> BodyT:
-    """The body of an HTTP route. Raises BadMessageError with the reason and, where there is one, the field."""
+def decode_body(body: type[BodyT], text: str, path: Mapping[str, str] | None = None) -> BodyT:
+    """The body of an HTTP route, its path parameters included: they count more than what the body says.
+
+    Raises BadMessageError with the reason and, where there is one, the field.
+    """
     try:
-        decoded = body.model_validate_json(text)
+        decoded = body.model_validate({**_read_object(text), **path}) if path else body.model_validate_json(text)
     except ValidationError as error:
         _read_object(text)
         raise _invalid(error) from None

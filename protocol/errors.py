@@ -60,6 +60,7 @@ RATE_LIMITED = _declare("rate_limited", 429, "消息太频繁，请稍后再试"
 CONVERSATION_BUSY = _declare("conversation_busy", 409, "这个会话里还有回答正在进行", retryable=True)
 QUEUE_FULL = _declare("queue_full", 429, "这个会话里排队的问题太多", retryable=True)
 TOO_MANY_RUNS = _declare("too_many_runs", 429, "同时进行的回答太多，请等其中一个结束", retryable=True)
+TOO_MANY_CONVERSATIONS = _declare("too_many_conversations", 409, "会话太多，最多 5000 个，请先删除一些")
 WATCHLIST_FULL = _declare("watchlist_full", 409, "片单已满，最多 1000 部，请先移除一些")
 TOO_MANY_IN_FLIGHT = _declare("too_many_in_flight", 429, "同时处理的消息太多，请稍后再试", retryable=True)
 

@@ -130,7 +130,7 @@ class Shape(StrEnum):
 class Route:
     """An HTTP route of an operation, beside `POST /api/v1/messages` that every operation has.
 
-    `body` is what the route reads: JSON for POST, the query string (and path parameters) for GET and DELETE.
+    `body` is what the route reads: JSON for POST, the query string for GET and DELETE; and path parameters.
     """
 
     method: Literal["GET", "POST", "DELETE"]

@@ -1,6 +1,12 @@
 """The one list of all operations. A new domain is added here, by name; nothing is discovered."""
 
-from protocol import accounts, chat, movies, watchlist
+from protocol import accounts, chat, conversations, movies, watchlist
 from protocol.operation import merge
 
-OPERATIONS = merge(accounts.operations, chat.operations, movies.operations, watchlist.operations)
+OPERATIONS = merge(
+    accounts.operations,
+    chat.operations,
+    conversations.operations,
+    movies.operations,
+    watchlist.operations,
+)

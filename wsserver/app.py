@@ -33,6 +33,7 @@ from protocol.operations import OPERATIONS
 from protocol.session import Limits
 from storage.accounts import Sessions
 from storage.chat import Conversations
+from storage.conversations import ConversationTable
 from storage.demo.load import load_demo
 from storage.demo.people import people_in_chinese
 from storage.embedded import EmbeddedError, Services
@@ -55,6 +56,7 @@ from wsserver.dispatch import Dispatcher
 from wsserver.domains.accounts import account_handlers
 from wsserver.domains.answering import Answering
 from wsserver.domains.chat import Chats, chat_handlers
+from wsserver.domains.conversations import conversation_handlers
 from wsserver.domains.movies import movie_handlers
 from wsserver.domains.watchlist import watchlist_handlers
 from wsserver.domains.watchlist_capture import WatchlistCapture
@@ -173,6 +175,7 @@ async def running(settings: Settings, listener: socket.socket, services: Service
         table = RunTable(postgres)
         ownership = Ownership(RunTable(storage.undisturbed), hub, Heart(storage.database_url))
         conversations = Conversations(postgres, redis)
+        conversation_table = ConversationTable(postgres, redis)
         watchlist = Watchlist(postgres)
         answering = Answering(
             hub,
@@ -194,6 +197,7 @@ async def running(settings: Settings, listener: socket.socket, services: Service
             (
                 account_handlers(authenticator),
                 chat_handlers(chats),
+                conversation_handlers(conversation_table, conversations, hub),
                 movie_handlers(movies, FilmSearch(postgres), films.fetch),
                 watchlist_handlers(watchlist, movies),
             ),
@@ -242,6 +246,7 @@ async def running(settings: Settings, listener: socket.socket, services: Service
         forgettings = {
             "enrichments": EnrichmentLog(postgres).purge,
             "outbox": GraphOutbox(postgres).purge,
+            "conversations": conversation_table.purge,
             "captures": watchlist.forget_captures,
             "films": movies.drop_older_than,
             "people": People(postgres).drop_older_than,

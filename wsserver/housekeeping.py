@@ -13,8 +13,11 @@ log = structlog.get_logger(__name__)
 EVERY_S = 3600.0
 """What is kept for days or weeks is kept for an hour longer at most."""
 
+PAUSE_S = 0.05
+"""Between two statements of one forgetting, each of which is short."""
+
 Forgetting = Callable[[], Awaitable[int]]
-"""Forgets some and says how many."""
+"""Forgets some and says how many, 0 when nothing is left to forget."""
 
 
 async def keep_house(forgettings: Mapping[str, Forgetting], *, every_s: float = EVERY_S) -> None:
@@ -23,9 +26,16 @@ async def keep_house(forgettings: Mapping[str, Forgetting], *, every_s: float = 
         await asyncio.sleep(every_s * random.uniform(0.5, 1.0))  # noqa: S311 (no secret)
         for what, forget in forgettings.items():
             try:
-                forgotten = await forget()
+                await _forget_all(what, forget)
             except OperationError as error:
                 log.warning("not forgotten", what=what, reason=error.kind.reason)
-            else:
-                if forgotten:
-                    log.info("forgotten", what=what, number=forgotten)
+
+
+async def _forget_all(what: str, forget: Forgetting) -> None:
+    forgotten = 0
+    while some := await forget():
+        forgotten += some
+        # Those who ask come first.
+        await asyncio.sleep(PAUSE_S)
+    if forgotten:
+        log.info("forgotten", what=what, number=forgotten)

@@ -255,7 +255,8 @@ async def _read_body(http: HttpRequest, route: Route) -> Body:
         if (seen := http.headers.get("last-event-id")) is not None:
             fields.setdefault("after_seq", seen)
         return decode_query(route.body, fields)
-    return decode_body(route.body, await _read_text(http))
+    # No body says as much as an empty object: `POST /api/v1/conversations` needs none.
+    return decode_body(route.body, await _read_text(http) or "{}", http.path_params)
 
 
 async def _read_text(http: HttpRequest) -> str:

@@ -1,0 +1,220 @@
+"""Conversations: making, listing, reading, naming, searching and deleting them, and what one thinks of an answer."""
+
+import base64
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Literal
+from uuid import UUID
+
+from pydantic import AfterValidator, Field
+
+from protocol.chat import Message, Uuid
+from protocol.operation import (
+    NOT_BLANK,
+    STORABLE,
+    Access,
+    Body,
+    GuestClaim,
+    GuestName,
+    Noun,
+    OperationTable,
+    Request,
+    Route,
+    Shape,
+)
+
+MAX_CONVERSATIONS = 5_000
+"""Conversations of one user: one a day for thirteen years, and still counted in a millisecond."""
+
+Title = Annotated[str, Field(min_length=1, max_length=100), NOT_BLANK, STORABLE]
+
+SearchQuery = Annotated[str, Field(min_length=1, max_length=100), NOT_BLANK, STORABLE]
+
+Rating = Annotated[int, Field(ge=1, le=5)]
+
+Comment = Annotated[str, Field(max_length=1_000), STORABLE]
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class ListPosition:
+    """Where a page of the list ended. As a cursor it is 32 characters: microseconds and id, base64url."""
+
+    updated_at: datetime
+    id: UUID
+
+    def cursor(self) -> str:
+        since_us = (self.updated_at - _EPOCH) // timedelta(microseconds=1)
+        return base64.urlsafe_b64encode(since_us.to_bytes(8) + self.id.bytes).decode()
+
+    @classmethod
+    def of_cursor(cls, cursor: str) -> "ListPosition":
+        """Raises ValueError for what is no cursor."""
+        raw = base64.urlsafe_b64decode(cursor)
+        try:
+            return cls(_EPOCH + timedelta(microseconds=int.from_bytes(raw[:8])), UUID(bytes=raw[8:]))
+        except OverflowError as error:
+            raise ValueError(error) from None
+
+
+def _is_cursor(cursor: str) -> str:
+    try:
+        ListPosition.of_cursor(cursor)
+    except ValueError:
+        raise ValueError("不是列表返回的 next_before") from None
+    return cursor
+
+
+ListCursor = Annotated[str, Field(max_length=32), AfterValidator(_is_cursor)]
+
+
+class Conversation(Noun):
+    """A conversation. `title` is null until it has one; `updated_at` is when it was made or last got a message.
+
+    Times are ISO 8601 in UTC.
+    """
+
+    id: UUID
+    title: str | None
+    created_at: datetime
+    updated_at: datetime
+
+
+class CreateConversation(Request):
+    """Begin an empty conversation. Sent again it makes another: an empty one too many is harmless."""
+
+    type: Literal["conversation_create"]
+    title: Title | None = None
+
+
+class ListConversations(Request):
+    """The one that got a message last first. `before` is the `next_before` of the page before."""
+
+    type: Literal["conversation_list"]
+    limit: Annotated[int, Field(ge=1, le=100)] = 20
+    before: ListCursor | None = None
+
+
+class ConversationList(Noun):
+    """`next_before` is null when there are no more. What gets a message meanwhile moves to the top, not onto a page."""
+
+    items: list[Conversation]
+    next_before: str | None
+
+
+class GetConversation(Request):
+    """A conversation and a page of its messages. `before` is a message's id."""
+
+    type: Literal["conversation_get"]
+    conversation_id: Uuid
+    limit: Annotated[int, Field(ge=1, le=200)] = 50
+    before: Uuid | None = None
+
+
+class ConversationPage(Noun):
+    """Messages oldest first. `next_before` is null when nothing is older."""
+
+    conversation: Conversation
+    items: list[Message]
+    next_before: UUID | None
+
+
+class RenameConversation(Request):
+    """Give a conversation another title. It does not move in the list."""
+
+    type: Literal["conversation_rename"]
+    conversation_id: Uuid
+    title: Title
+
+
+class DeleteConversation(Request):
+    """Delete a conversation for ever; an answer that is being made in it is cancelled."""
+
+    type: Literal["conversation_delete"]
+    conversation_id: Uuid
+
+
+class ConversationDeleted(Noun):
+    conversation_id: UUID
+
+
+class GuestsBody(Body):
+    """Whose conversations they are; believed of guests only. The same name as in `POST /api/v1/mp/chat/stream`."""
+
+    user_id: GuestName | None = None
+
+    def message(self) -> dict[str, object]:
+        return self.model_dump(exclude_none=True, exclude={"user_id"})
+
+    def guest(self) -> GuestClaim | None:
+        return GuestClaim("mp", self.user_id) if self.user_id else None
+
+
+class CreateBody(GuestsBody):
+    title: Title | None = None
+
+
+class ListQuery(GuestsBody, strict=False):
+    limit: Annotated[int, Field(ge=1, le=100)] = 20
+    before: ListCursor | None = None
+
+
+class GetQuery(GuestsBody, strict=False):
+    conversation_id: Uuid
+    limit: Annotated[int, Field(ge=1, le=200)] = 50
+    before: Uuid | None = None
+
+
+class RenameBody(GuestsBody):
+    conversation_id: Uuid
+    title: Title
+
+
+class ConversationPath(GuestsBody, strict=False):
+    conversation_id: Uuid
+
+
+operations = OperationTable()
+
+CONVERSATION_CREATE = operations.declare(
+    "conversation_create",
+    CreateConversation,
+    Conversation,
+    summary="Begin an empty conversation",
+    access=Access.NAMED,
+    routes=(Route("POST", "/api/v1/conversations", Shape.BARE, CreateBody),),
+)
+CONVERSATION_LIST = operations.declare(
+    "conversation_list",
+    ListConversations,
+    ConversationList,
+    summary="One's conversations, the one that got a message last first",
+    access=Access.NAMED,
+    routes=(Route("GET", "/api/v1/conversations", Shape.BARE, ListQuery),),
+)
+CONVERSATION_GET = operations.declare(
+    "conversation_get",
+    GetConversation,
+    ConversationPage,
+    summary="A conversation and a page of its messages",
+    access=Access.NAMED,
+    routes=(Route("GET", "/api/v1/conversations/{conversation_id}", Shape.BARE, GetQuery),),
+)
+CONVERSATION_RENAME = operations.declare(
+    "conversation_rename",
+    RenameConversation,
+    Conversation,
+    summary="Give a conversation another title",
+    access=Access.NAMED,
+    # POST, because wx.request has no PATCH.
+    routes=(Route("POST", "/api/v1/conversations/{conversation_id}/rename", Shape.BARE, RenameBody),),
+)
+CONVERSATION_DELETE = operations.declare(
+    "conversation_delete",
+    DeleteConversation,
+    ConversationDeleted,
+    summary="Delete a conversation for ever",
+    access=Access.NAMED,
+    routes=(Route("DELETE", "/api/v1/conversations/{conversation_id}", Shape.BARE, ConversationPath),),
+)

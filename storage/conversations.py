@@ -1,0 +1,169 @@
+"""A user's conversations in PostgreSQL: which there are, what they are called, and how they go.
+
+Every method takes the user's id; not there and not theirs are one. What is said in them is `chat.py`'s. A deleted
+conversation gets another id, so whoever names the old one finds nothing, whatever they ask.
+"""
+
+from datetime import timedelta
+from uuid import UUID, uuid4
+
+from redis.exceptions import RedisError
+
+from protocol.conversations import MAX_CONVERSATIONS, Conversation, ListPosition
+from protocol.errors import TOO_MANY_CONVERSATIONS, OperationError
+from storage.postgres import Connection, Postgres, Record
+from storage.redis import HISTORY, Redis, is_outage
+
+KEEP_DELETED = timedelta(days=30)
+"""How long a deleted conversation is kept: long enough to help somebody who deleted the wrong one."""
+
+PURGE_AT_ONCE = 500
+"""Messages or conversations of one statement of a purge: some milliseconds, so that it holds nobody up."""
+
+
+class ConversationTable:
+    """Every method raises STORAGE_UNAVAILABLE when PostgreSQL does not answer."""
+
+    def __init__(self, postgres: Postgres, redis: Redis) -> None:
+        self._postgres = postgres
+        self._redis = redis
+
+    async def create(self, *, user_id: str, title: str | None) -> Conversation:
+        """A new, empty one. Raises TOO_MANY_CONVERSATIONS."""
+        async with self._postgres.transaction() as connection:
+            await hold_user(connection, user_id)
+            row = await connection.fetchrow(
+                """
+                INSERT INTO chat.conversations (id, user_id, title)
+                SELECT $1, $2, $3
+                WHERE (SELECT count(*) FROM chat.conversations WHERE user_id = $2 AND deleted_at IS NULL) < $4
+                RETURNING id, title, created_at, updated_at
+                """,
+                uuid4(),
+                user_id,
+                title,
+                MAX_CONVERSATIONS,
+            )
+        if row is None:
+            raise OperationError(TOO_MANY_CONVERSATIONS)
+        return _conversation(row)
+
+    async def page(self, *, user_id: str, limit: int, before: ListPosition | None) -> tuple[list[Conversation], bool]:
+        """The `limit` that got a message last, or those before the position; and whether there are more."""
+        async with self._postgres.connection() as connection:
+            rows = await connection.fetch(
+                """
+                SELECT id, title, created_at, updated_at FROM chat.conversations
+                WHERE user_id = $1 AND deleted_at IS NULL
+                  AND ($2::timestamptz IS NULL OR (updated_at, id) < ($2, $3::uuid))
+                ORDER BY updated_at DESC, id DESC LIMIT $4
+                """,
+                user_id,
+                before and before.updated_at,
+                before and before.id,
+                limit + 1,
+            )
+        return [_conversation(row) for row in rows[:limit]], len(rows) > limit
+
+    async def find(self, *, user_id: str, conversation_id: UUID) -> Conversation | None:
+        """The user's conversation."""
+        async with self._postgres.connection() as connection:
+            row = await connection.fetchrow(
+                """
+                SELECT id, title, created_at, updated_at FROM chat.conversations
+                WHERE id = $1 AND user_id = $2 AND deleted_at IS NULL
+                """,
+                conversation_id,
+                user_id,
+            )
+        return None if row is None else _conversation(row)
+
+    async def rename(self, *, user_id: str, conversation_id: UUID, title: str) -> Conversation | None:
+        """Give the user's conversation this title."""
+        async with self._postgres.connection() as connection:
+            row = await connection.fetchrow(
+                """
+                UPDATE chat.conversations SET title = $3 WHERE id = $1 AND user_id = $2 AND deleted_at IS NULL
+                RETURNING id, title, created_at, updated_at
+                """,
+                conversation_id,
+                user_id,
+                title,
+            )
+        return None if row is None else _conversation(row)
+
+    async def delete(self, *, user_id: str, conversation_id: UUID) -> list[str] | None:
+        """Delete the user's conversation and have its answers end: their request ids. None when there is no such one.
+
+        Its id is free at once. What the conversation held has another one until it is purged.
+        """
+        async with self._postgres.transaction() as connection:
+            # No question of the user is stored meanwhile; then its runs before itself, as everywhere.
+            await hold_user(connection, user_id)
+            runs = await connection.fetch(
+                """
+                UPDATE chat.runs SET stop = coalesce(stop, 'cancelled')
+                WHERE conversation_id = $1 AND user_id = $2 AND state IN ('queued', 'running') RETURNING request_id
+                """,
+                conversation_id,
+                user_id,
+            )
+            found = await connection.fetchval(
+                """
+                UPDATE chat.conversations SET id = $3, deleted_at = now()
+                WHERE id = $1 AND user_id = $2 AND deleted_at IS NULL RETURNING true
+                """,
+                conversation_id,
+                user_id,
+                uuid4(),
+            )
+        if not found:
+            return None
+        await self._forget_hot(conversation_id)
+        return [row["request_id"] for row in runs]
+
+    async def _forget_hot(self, conversation_id: UUID) -> None:
+        """Best effort: whoever asks next in a conversation of this id sees that the copy is not of it."""
+        try:
+            await self._redis.delete(HISTORY(str(conversation_id)))
+        except (RedisError, OSError) as error:
+            if not is_outage(error):
+                raise
+
+    async def purge(self) -> int:
+        """Drop some of what was deleted KEEP_DELETED ago; how much it was, 0 when nothing is left to drop."""
+        async with self._postgres.connection() as connection:
+            messages = await connection.fetch(
+                """
+                DELETE FROM chat.messages WHERE id IN (
+                    SELECT messages.id FROM chat.conversations
+                    JOIN chat.messages ON messages.conversation_id = conversations.id
+                    WHERE conversations.deleted_at < now() - $1::interval
+                    LIMIT $2 FOR UPDATE OF messages SKIP LOCKED
+                ) RETURNING true
+                """,
+                KEEP_DELETED,
+                PURGE_AT_ONCE,
+            )
+            conversations = await connection.fetch(
+                """
+                DELETE FROM chat.conversations WHERE id IN (
+                    SELECT id FROM chat.conversations
+                    WHERE deleted_at < now() - $1::interval
+                      AND NOT EXISTS (SELECT FROM chat.messages WHERE conversation_id = conversations.id)
+                    LIMIT $2 FOR UPDATE SKIP LOCKED
+                ) RETURNING true
+                """,
+                KEEP_DELETED,
+                PURGE_AT_ONCE,
+            )
+        return len(messages) + len(conversations)
+
+
+async def hold_user(connection: Connection, user_id: str) -> None:
+    """Until the transaction ends, nobody else begins a run of the user or changes which conversations there are."""
+    await connection.execute("SELECT pg_advisory_xact_lock(hashtextextended($1, 0))", user_id)
+
+
+def _conversation(row: Record) -> Conversation:
+    return Conversation.model_construct(**dict(row))
