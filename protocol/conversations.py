@@ -139,6 +139,49 @@ class ConversationDeleted(Noun):
     conversation_id: UUID
 
 
+class SearchConversations(Request):
+    """Messages of one's own that contain this text, whatever the case; the newest first.
+
+    A hundred conversations that got a message last are searched, and the newest hundred messages of each: about
+    ten thousand texts are read for a search that finds little.
+    """
+
+    type: Literal["conversation_search"]
+    query: SearchQuery
+    limit: Annotated[int, Field(ge=1, le=50)] = 20
+
+
+class FoundMessage(Noun):
+    """A message, and the title of the conversation that it is in."""
+
+    message: Message
+    title: str | None
+
+
+class FoundMessages(Noun):
+    items: list[FoundMessage]
+
+
+class RateAnswer(Request):
+    """Say what one thinks of an answer of one's own conversations. Said again, it replaces what was said before."""
+
+    type: Literal["feedback"]
+    message_id: Uuid
+    rating: Rating
+    comment: Comment | None = None
+
+
+class Feedback(Noun):
+    """What somebody thinks of an answer: `rating` from 1 to 5. Times are ISO 8601 in UTC."""
+
+    id: UUID
+    message_id: UUID
+    rating: int
+    comment: str | None
+    created_at: datetime
+    changed_at: datetime
+
+
 class GuestsBody(Body):
     """Whose conversations they are; believed of guests only. The same name as in `POST /api/v1/mp/chat/stream`."""
 
@@ -173,6 +216,17 @@ class RenameBody(GuestsBody):
 
 class ConversationPath(GuestsBody, strict=False):
     conversation_id: Uuid
+
+
+class SearchTextQuery(GuestsBody, strict=False):
+    query: SearchQuery
+    limit: Annotated[int, Field(ge=1, le=50)] = 20
+
+
+class FeedbackBody(GuestsBody):
+    message_id: Uuid
+    rating: Rating
+    comment: Comment | None = None
 
 
 operations = OperationTable()
@@ -217,4 +271,20 @@ CONVERSATION_DELETE = operations.declare(
     summary="Delete a conversation for ever",
     access=Access.NAMED,
     routes=(Route("DELETE", "/api/v1/conversations/{conversation_id}", Shape.BARE, ConversationPath),),
+)
+CONVERSATION_SEARCH = operations.declare(
+    "conversation_search",
+    SearchConversations,
+    FoundMessages,
+    summary="Messages of one's own that contain a text",
+    access=Access.NAMED,
+    routes=(Route("GET", "/api/v1/conversations/search", Shape.BARE, SearchTextQuery),),
+)
+FEEDBACK = operations.declare(
+    "feedback",
+    RateAnswer,
+    Feedback,
+    summary="Say what one thinks of an answer",
+    access=Access.NAMED,
+    routes=(Route("POST", "/api/v1/feedback", Shape.BARE, FeedbackBody),),
 )

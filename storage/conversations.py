@@ -9,7 +9,8 @@ from uuid import UUID, uuid4
 
 from redis.exceptions import RedisError
 
-from protocol.conversations import MAX_CONVERSATIONS, Conversation, ListPosition
+from protocol.chat import Message
+from protocol.conversations import MAX_CONVERSATIONS, Conversation, Feedback, FoundMessage, ListPosition
 from protocol.errors import TOO_MANY_CONVERSATIONS, OperationError
 from storage.postgres import Connection, Postgres, Record
 from storage.redis import HISTORY, Redis, is_outage
@@ -19,6 +20,10 @@ KEEP_DELETED = timedelta(days=30)
 
 PURGE_AT_ONCE = 500
 """Messages or conversations of one statement of a purge: some milliseconds, so that it holds nobody up."""
+
+
+SEARCHED_CONVERSATIONS, SEARCHED_MESSAGES = 100, 100
+"""Of a user, and of each of them: what somebody looks for was said lately."""
 
 
 class ConversationTable:
@@ -91,6 +96,57 @@ class ConversationTable:
                 title,
             )
         return None if row is None else _conversation(row)
+
+    async def search(self, *, user_id: str, text: str, limit: int) -> list[FoundMessage]:
+        """The user's messages that contain the text, whatever the case, the newest first.
+
+        No index knows parts of words in every language, so what is searched is bounded instead: the newest messages
+        of the conversations that got one last, 10,000 at most. Those of a few hundred characters take about 30 ms, and
+        the longest that there may be (answers of 8,000) about ten times that.
+        """
+        async with self._postgres.connection() as connection:
+            rows = await connection.fetch(
+                """
+                SELECT recent.title, said.* FROM (
+                    SELECT id, title FROM chat.conversations WHERE user_id = $1 AND deleted_at IS NULL
+                    ORDER BY updated_at DESC, id DESC LIMIT $4
+                ) AS recent
+                CROSS JOIN LATERAL (
+                    SELECT id, conversation_id, role, content, created_at, request_id, finish_reason, position
+                    FROM chat.messages WHERE conversation_id = recent.id ORDER BY position DESC LIMIT $5
+                ) AS said
+                WHERE strpos(lower(said.content), lower($2)) > 0
+                ORDER BY said.position DESC LIMIT $3
+                """,
+                user_id,
+                text,
+                limit,
+                SEARCHED_CONVERSATIONS,
+                SEARCHED_MESSAGES,
+            )
+        return [_found_message(row) for row in rows]
+
+    async def rate(self, *, user_id: str, message_id: UUID, rating: int, comment: str | None) -> Feedback | None:
+        """Keep what the user thinks of an answer, instead of what it thought before; None when there is no such one."""
+        async with self._postgres.connection() as connection:
+            row = await connection.fetchrow(
+                """
+                INSERT INTO chat.feedback (id, message_id, user_id, rating, comment)
+                SELECT $3, messages.id, $1, $4, $5
+                FROM chat.messages JOIN chat.conversations ON conversations.id = messages.conversation_id
+                WHERE messages.id = $2 AND messages.role = 'assistant'
+                  AND conversations.user_id = $1 AND conversations.deleted_at IS NULL
+                ON CONFLICT (user_id, message_id) DO UPDATE
+                SET rating = excluded.rating, comment = excluded.comment, changed_at = clock_timestamp()
+                RETURNING id, message_id, rating, comment, created_at, changed_at
+                """,
+                user_id,
+                message_id,
+                uuid4(),
+                rating,
+                comment,
+            )
+        return None if row is None else Feedback.model_construct(**dict(row))
 
     async def delete(self, *, user_id: str, conversation_id: UUID) -> list[str] | None:
         """Delete the user's conversation and have its answers end: their request ids. None when there is no such one.
@@ -167,3 +223,10 @@ async def hold_user(connection: Connection, user_id: str) -> None:
 
 def _conversation(row: Record) -> Conversation:
     return Conversation.model_construct(**dict(row))
+
+
+def _found_message(row: Record) -> FoundMessage:
+    fields = dict(row)
+    title = fields.pop("title")
+    del fields["position"]
+    return FoundMessage.model_construct(message=Message.model_construct(**fields), title=title)

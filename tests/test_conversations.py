@@ -228,9 +228,35 @@ async def test_what_was_deleted_a_month_ago_is_purged(
             assert found == count
 
 
+async def found(transport: Transport, query: str, **wanted: object) -> list[str]:
+    reply = await transport.call({"type": "conversation_search", "query": query, **wanted})
+    assert reply["type"] == "conversation_search_response", reply
+    return [item["message"]["content"] for item in reply["data"]["items"]]
+
+
+async def test_what_was_said_is_found_by_any_part_of_it_the_newest_first(transport: Transport) -> None:
+    conversation_id = await create(transport, title="夜里")
+    reply = await ask(transport, "Zebra 100% 好看吗", conversation_id=conversation_id)
+    await ask(transport, "那只 zEBRA 呢_x")
+    item = (await transport.call({"type": "conversation_search", "query": "100%"}))["data"]["items"][-1]
+    assert (item["title"], item["message"]["role"]) == ("夜里", "user")
+    assert (item["message"]["conversation_id"], item["message"]["content"]) == (conversation_id, "Zebra 100% 好看吗")
+    questions = [text for text in await found(transport, "zebra") if text in ("Zebra 100% 好看吗", "那只 zEBRA 呢_x")]
+    assert questions == ["那只 zEBRA 呢_x", "Zebra 100% 好看吗"]
+    assert len(await found(transport, "zebra", limit=1)) == 1
+    # Nothing in the text means more than itself.
+    assert await found(transport, "100_") == []
+    assert await found(transport, "z%a") == []
+    assert reply["msg"] in await found(transport, reply["msg"][:20])
+    await transport.call({"type": "conversation_delete", "conversation_id": conversation_id})
+    assert await found(transport, "100%") == []
+
+
 async def test_another_user_finds_nothing_of_it(transport: Transport, client: SocketClient) -> None:
     theirs = await create(client, title="她的")
     await ask(client, "这是我的秘密", conversation_id=theirs)
+    assert await found(client, "秘密")
+    assert await found(transport, "秘密") == []
     await create(transport)
     for conversation_id in (theirs, str(uuid.uuid4())):
         for message in everything_of(conversation_id):
@@ -274,6 +300,8 @@ async def test_a_named_guest_goes_through_the_routes(http: httpx.AsyncClient) ->
     assert (await http.post("/api/v1/messages", headers=mine, json=chat)).json()["code"] == 0
     read = (await http.get(f"{PATH}/{made['id']}", headers=mine, params={"limit": "1"})).json()
     assert (read["conversation"]["title"], [item["role"] for item in read["items"]]) == ("一", ["assistant"])
+    hits = (await http.get(f"{PATH}/search", headers=mine, params={"query": "你好"})).json()["items"]
+    assert "你好" in [hit["message"]["content"] for hit in hits]
     gone = await http.delete(f"{PATH}/{made['id']}", headers=mine)
     assert (gone.status_code, gone.json()) == (200, {"conversation_id": made["id"]})
     assert (await http.get(f"{PATH}/{made['id']}", headers=mine)).status_code == 404
@@ -310,6 +338,10 @@ async def test_the_mini_programs_guest_sees_its_chats_under_its_name(http: httpx
         ({"type": "conversation_get", "conversation_id": str(uuid.uuid4()), "before": "x"}, "before"),
         ({"type": "conversation_rename", "conversation_id": str(uuid.uuid4())}, "title"),
         ({"type": "conversation_rename", "conversation_id": str(uuid.uuid4()), "title": ""}, "title"),
+        ({"type": "conversation_search"}, "query"),
+        ({"type": "conversation_search", "query": " "}, "query"),
+        ({"type": "conversation_search", "query": "长" * 101}, "query"),
+        ({"type": "conversation_search", "query": "a", "limit": 51}, "limit"),
         ({"type": "conversation_delete", "conversation_id": None}, "conversation_id"),
     ],
     ids=str,

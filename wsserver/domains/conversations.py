@@ -1,4 +1,4 @@
-"""Conversations: making, listing, reading, naming and deleting them."""
+"""Conversations: making, listing, reading, naming, searching and deleting them, and what one thinks of an answer."""
 
 from protocol import conversations
 from protocol.conversations import (
@@ -8,12 +8,16 @@ from protocol.conversations import (
     ConversationPage,
     CreateConversation,
     DeleteConversation,
+    Feedback,
+    FoundMessages,
     GetConversation,
     ListConversations,
     ListPosition,
+    RateAnswer,
     RenameConversation,
+    SearchConversations,
 )
-from protocol.errors import CONVERSATION_NOT_FOUND, OperationError
+from protocol.errors import CONVERSATION_NOT_FOUND, MESSAGE_NOT_FOUND, OperationError
 from storage.chat import Conversations
 from storage.conversations import ConversationTable
 from wsserver.dispatch import Call, Handlers
@@ -62,6 +66,23 @@ def conversation_handlers(table: ConversationTable, said: Conversations, hub: Hu
             if (run := hub.run(request_id)) is not None:
                 run.stop("cancelled")
         return ConversationDeleted(conversation_id=conversation_id)
+
+    @handlers.on(conversations.CONVERSATION_SEARCH)
+    async def search(call: Call, request: SearchConversations) -> FoundMessages:
+        found = await table.search(user_id=call.known_caller.user_id, text=request.query, limit=request.limit)
+        return FoundMessages.model_construct(items=found)
+
+    @handlers.on(conversations.FEEDBACK)
+    async def rate(call: Call, request: RateAnswer) -> Feedback:
+        kept = await table.rate(
+            user_id=call.known_caller.user_id,
+            message_id=request.message_id,
+            rating=request.rating,
+            comment=request.comment,
+        )
+        if kept is None:
+            raise OperationError(MESSAGE_NOT_FOUND)
+        return kept
 
     return handlers
 
