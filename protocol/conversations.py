@@ -142,8 +142,7 @@ class ConversationDeleted(Noun):
 class SearchConversations(Request):
     """Messages of one's own that contain this text, whatever the case; the newest first.
 
-    A hundred conversations that got a message last are searched, and the newest hundred messages of each: about
-    ten thousand texts are read for a search that finds little.
+    The hundred conversations that got a message last are searched, and the newest fifty messages of each.
     """
 
     type: Literal["conversation_search"]

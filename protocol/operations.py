@@ -1,10 +1,11 @@
 """The one list of all operations. A new domain is added here, by name; nothing is discovered."""
 
-from protocol import accounts, chat, conversations, movies, watchlist
+from protocol import accounts, belongings, chat, conversations, movies, watchlist
 from protocol.operation import merge
 
 OPERATIONS = merge(
     accounts.operations,
+    belongings.operations,
     chat.operations,
     conversations.operations,
     movies.operations,

@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic_core import from_json, to_json
 
-from storage.redis import LOGIN, SESSION, Redis, reachable
+from storage.redis import LOGIN, SESSION, USER_SESSIONS, Redis, reachable
 
 LOGIN_CLAIM_S = 20
 """How long one exchange of a code may hold others off: longer than WeChat's deadline of 10 s and its retries."""
@@ -16,6 +16,14 @@ redis.call('HSET', KEYS[1], unpack(ARGV, 2))
 return redis.call('EXPIRE', KEYS[1], ARGV[1])
 """
 """KEYS: session. ARGV: its life in s, then fields and values. A script, so that no session is left without an end."""
+
+NOTE = """
+local clock = redis.call('TIME')
+redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', clock[1])
+redis.call('ZADD', KEYS[1], clock[1] + ARGV[1], ARGV[2])
+return redis.call('EXPIRE', KEYS[1], ARGV[3])
+"""
+"""KEYS: a user's sessions. ARGV: the session's life in s, its id, the key's life in s. Those that are over go."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +54,10 @@ class Sessions:
         """Keep a new session for `ttl_s` seconds."""
         key = SESSION(session.session_id)
         async with reachable():
-            await self._redis.eval(
+            pipeline = self._redis.pipeline(transaction=False)
+            # First the note, or a session would be left that nobody finds who ends all of the user's.
+            pipeline.eval(NOTE, 1, *self._note(session, ttl_s))
+            pipeline.eval(
                 CREATE,
                 1,
                 key,
@@ -56,6 +67,11 @@ class Sessions:
                 *("unionid", session.unionid or ""),
                 *("sealed_key", session.sealed_key),
             )
+            await pipeline.execute()
+
+    @staticmethod
+    def _note(session: StoredSession, ttl_s: int) -> tuple[str, str, str, str]:
+        return USER_SESSIONS(session.user_id), str(ttl_s), session.session_id, str(USER_SESSIONS.ttl_s)
 
     async def find(self, session_id: str, *, prolong_s: int | None = None) -> StoredSession | None:
         """The session, or None when it is revoked or over; `prolong_s` gives it that many seconds from now."""
@@ -69,13 +85,23 @@ class Sessions:
         raw: dict[bytes, bytes] = results[-1]
         if not raw:
             return None
-        return StoredSession(
+        session = StoredSession(
             session_id,
             user_id=raw[b"user_id"].decode(),
             openid=raw[b"openid"].decode(),
             unionid=raw[b"unionid"].decode() or None,
             sealed_key=raw[b"sealed_key"],
         )
+        if prolong_s is not None:
+            async with reachable():
+                await self._redis.eval(NOTE, 1, *self._note(session, prolong_s))
+        return session
+
+    async def of_user(self, user_id: str) -> list[str]:
+        """The user's sessions; some may be over by now."""
+        async with reachable():
+            found: Any = await self._redis.zrange(USER_SESSIONS(user_id), 0, -1)
+        return [session_id.decode() for session_id in found]
 
     async def exists(self, session_id: str) -> bool:
         """Whether the session is neither revoked nor over."""

@@ -60,6 +60,7 @@ RESUME_WINDOW_S = 600
 """How long after its last frame a run's log is kept: ten minutes, several times a trip to another app."""
 
 SESSION = Key("cw:session:{}", 7 * 86_400, "hash: a login session; its end revokes every token of it")
+USER_SESSIONS = Key("cw:sessions:{}", 7 * 86_400, "zset: a user's login sessions, by when they end at the earliest")
 LOGIN = Key("cw:login:{}", 300, "what a wx.login code was exchanged for; the code itself lives five minutes")
 HISTORY = Key("cw:history:{}", 86_400, "list: the newest messages of a conversation, for the prompt")
 RUN_META = Key("cw:{{run:{}}}:meta", RESUME_WINDOW_S, "hash: whose run it is and how it stands")
@@ -71,7 +72,20 @@ BUDGET = Key("cw:budget:{}", 7200, "hash: when a vendor may be called again by a
 FILM_MISSING = Key("cw:film:missing:{}", 86_400, "empty: TMDB has no film of this id, and need not be asked today")
 FILM_CLAIM = Key("cw:film:claim:{}", 10, "who is fetching a film from TMDB, so that nobody else does")
 
-KEYS = (SESSION, LOGIN, HISTORY, RUN_META, RUN_LOG, RATE, USER_SOCKETS, REPLACED, BUDGET, FILM_MISSING, FILM_CLAIM)
+KEYS = (
+    SESSION,
+    USER_SESSIONS,
+    LOGIN,
+    HISTORY,
+    RUN_META,
+    RUN_LOG,
+    RATE,
+    USER_SOCKETS,
+    REPLACED,
+    BUDGET,
+    FILM_MISSING,
+    FILM_CLAIM,
+)
 
 Redis: TypeAlias = redis.asyncio.Redis | ClusterClient
 """What they have in common: single commands, scripts, and pipelines that are no transaction."""

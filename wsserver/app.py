@@ -32,6 +32,7 @@ from protocol.errors import OperationError
 from protocol.operations import OPERATIONS
 from protocol.session import Limits
 from storage.accounts import Sessions
+from storage.belongings import Belongings
 from storage.chat import Conversations
 from storage.conversations import ConversationTable
 from storage.demo.load import load_demo
@@ -55,6 +56,7 @@ from wsserver.connections import StartError, open_storage, services_of
 from wsserver.dispatch import Dispatcher
 from wsserver.domains.accounts import account_handlers
 from wsserver.domains.answering import Answering
+from wsserver.domains.belongings import belongings_handlers
 from wsserver.domains.chat import Chats, chat_handlers
 from wsserver.domains.conversations import conversation_handlers
 from wsserver.domains.movies import movie_handlers
@@ -196,6 +198,7 @@ async def running(settings: Settings, listener: socket.socket, services: Service
             OPERATIONS,
             (
                 account_handlers(authenticator),
+                belongings_handlers(Belongings(postgres, redis), authenticator, hub),
                 chat_handlers(chats),
                 conversation_handlers(conversation_table, conversations, hub),
                 movie_handlers(movies, FilmSearch(postgres), films.fetch),

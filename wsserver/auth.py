@@ -141,9 +141,19 @@ class Authenticator:
 
     async def log_out(self, caller: Caller) -> None:
         """End the caller's session and with it all its tokens."""
-        await self._sessions.revoke(caller.session_id)
+        await self._end(caller.session_id)
+
+    async def log_out_everywhere(self, caller: Caller) -> None:
+        """End all sessions of the caller's user, the caller's own last: whatever fails may be tried again with it."""
+        for session_id in await self._sessions.of_user(caller.user_id):
+            if session_id != caller.session_id:
+                await self._end(session_id)
+        await self._end(caller.session_id)
+
+    async def _end(self, session_id: str) -> None:
+        await self._sessions.revoke(session_id)
         for watcher in self._watchers:
-            watcher(caller.session_id)
+            watcher(session_id)
 
     def guest(self, claim: GuestClaim | None) -> Caller:
         """A guest, named by nobody's word but its own; one that gives no name is new each time. Raises GUESTS_OFF."""

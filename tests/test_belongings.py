@@ -1,0 +1,216 @@
+"""Everything that a user has: taken along in pages, and deleted as a whole."""
+
+import asyncio
+import contextlib
+import uuid
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from storage import belongings
+from storage.accounts import Sessions, StoredSession
+from storage.embedded import Services
+from storage.enrichment import Enrichment, EnrichmentLog
+from storage.postgres import Postgres
+from storage.redis import SESSION, USER_SESSIONS, Redis
+from tests.clients import Frame, SocketClient, Transport, socket_client
+from tests.conftest import ModelNode
+from tests.node import TestNode, serving
+from tests.standins.llm import stalls
+from tests.standins.server import Gate
+
+LISTS = ("conversations", "messages", "feedback", "watchlist")
+
+
+async def exported(transport: Transport) -> tuple[Frame, int]:
+    """Everything, and of how many pages."""
+    everything: Frame = {name: [] for name in LISTS}
+    wanted: Frame = {}
+    pages = 0
+    while wanted.get("after", "") is not None:
+        reply = await transport.call({"type": "account_export", **wanted})
+        assert (reply["type"], reply["code"]) == ("account_export_response", 0), reply
+        for name in LISTS:
+            everything[name] += reply["data"][name]
+        wanted = {"after": reply["data"]["next_after"]}
+        pages += 1
+    return everything, pages
+
+
+async def fill(transport: Transport) -> tuple[str, str]:
+    """Some of everything: the standing conversation, and the id of an answer."""
+    await transport.call({"type": "conversation_create", "title": "空的"})
+    reply = await transport.call({"type": "chat", "query": "想看《盗梦空间》", "watchlist_auto_capture": True})
+    await transport.call({"type": "chat", "query": "第二个问题"})
+    await transport.call({"type": "feedback", "message_id": reply["data"]["id"], "rating": 4, "comment": "好"})
+    await transport.call({"type": "watchlist_add", "tmdb_id": 603, "state": "watched"})
+    return reply["data"]["conversation_id"], reply["data"]["id"]
+
+
+async def rows_of(postgres: Postgres, user_id: str) -> dict[str, int]:
+    """How many rows each table that knows users has of this one."""
+    async with postgres.connection() as connection:
+        tables = await connection.fetch(
+            """
+            SELECT table_schema || '.' || table_name AS name FROM information_schema.columns
+            WHERE column_name = 'user_id' ORDER BY 1
+            """
+        )
+        return {
+            table["name"]: await connection.fetchval(
+                f"SELECT count(*) FROM {table['name']} WHERE user_id = $1", user_id
+            )
+            for table in tables
+        }
+
+
+async def user_of(postgres: Postgres, conversation_id: str) -> str:
+    async with postgres.connection() as connection:
+        user_id: str = await connection.fetchval(
+            "SELECT user_id FROM chat.conversations WHERE id = $1", uuid.UUID(conversation_id)
+        )
+    return user_id
+
+
+async def test_an_export_has_everything_once(transport: Transport) -> None:
+    standing, message_id = await fill(transport)
+    everything, _ = await exported(transport)
+    titles = {conversation["id"]: conversation["title"] for conversation in everything["conversations"]}
+    assert len(titles) == 2
+    assert "空的" in titles.values()
+    assert everything["messages"] == (await transport.call({"type": "history"}))["data"]["items"]
+    assert {message["conversation_id"] for message in everything["messages"]} == {standing}
+    assert [(one["message_id"], one["rating"], one["comment"]) for one in everything["feedback"]] == [
+        (message_id, 4, "好")
+    ]
+    assert [(film["tmdb_id"], film["state"]) for film in everything["watchlist"]] == [
+        (27205, "to_watch"),
+        (603, "watched"),
+    ]
+
+
+async def test_an_export_goes_on_from_page_to_page(transport: Transport, monkeypatch: pytest.MonkeyPatch) -> None:
+    await fill(transport)
+    whole, few_pages = await exported(transport)
+    monkeypatch.setattr(belongings, "EXPORT_ROWS", 1)
+    assert await exported(transport) == (whole, few_pages + 1 + 3 + 1)
+    monkeypatch.setattr(belongings, "EXPORT_ROWS", 100)
+    monkeypatch.setattr(belongings, "EXPORT_BYTES", 1)
+    assert await exported(transport) == (whole, few_pages + 3)
+
+
+async def test_an_export_has_nothing_of_others_and_nothing_deleted(transport: Transport, client: SocketClient) -> None:
+    await fill(client)
+    assert await exported(transport) == ({name: [] for name in LISTS}, 1)
+    standing, _ = await fill(transport)
+    await transport.call({"type": "conversation_delete", "conversation_id": standing})
+    everything, _ = await exported(transport)
+    assert (everything["messages"], everything["feedback"]) == ([], [])
+    assert [conversation["title"] for conversation in everything["conversations"]] == ["空的"]
+
+
+@pytest.mark.parametrize("after", ["x", "messages:1", "watchlist:x", "conversations:" + "0" * 36, "watchlist:١", 1])
+async def test_what_is_no_cursor_is_refused(transport: Transport, after: object) -> None:
+    refused = await transport.call({"type": "account_export", "after": after})
+    assert (refused["code"], refused["reason"], refused["field"]) == (400, "invalid_field", "after")
+
+
+async def test_only_who_has_logged_in_has_an_account(node: TestNode, http: httpx.AsyncClient) -> None:
+    for headers in ({}, {"X-User-ID": "somebody"}):
+        for method, path in (("GET", "/api/v1/account/export"), ("DELETE", "/api/v1/account")):
+            refused = await http.request(method, path, headers=headers)
+            assert (refused.status_code, refused.json()["error"]["reason"]) == (401, "login_required")
+    async with socket_client(node.url) as stranger:
+        assert (await stranger.call({"type": "account_delete"}))["reason"] == "login_required"
+
+
+async def test_a_deleted_account_leaves_no_row_and_others_keep_theirs(
+    transport: Transport, client: SocketClient, postgres: Postgres
+) -> None:
+    standing, _ = await fill(transport)
+    theirs, _ = await fill(client)
+    user_id, other_id = await user_of(postgres, standing), await user_of(postgres, theirs)
+    first = (await transport.call({"type": "conversation_list"}))["data"]["items"][-1]["id"]
+    await transport.call({"type": "conversation_delete", "conversation_id": first})
+    for one in (user_id, other_id):
+        await EnrichmentLog(postgres).write(Enrichment(uuid.uuid4().hex, one, "问", "title", "found", 1))
+    before = await rows_of(postgres, user_id)
+    assert all(before.values()), before
+    untouched = await rows_of(postgres, other_id)
+    reply = await transport.call({"type": "account_delete", "id": "d"})
+    assert (reply["type"], reply["code"], reply["id"]) == ("account_delete_response", 0, "d")
+    assert not any((await rows_of(postgres, user_id)).values())
+    assert await rows_of(postgres, other_id) == untouched
+
+
+@contextlib.asynccontextmanager
+async def two_sockets(first: TestNode, second: TestNode) -> AsyncIterator[tuple[SocketClient, SocketClient]]:
+    """One user's, on two nodes."""
+    async with socket_client(first.url) as one, socket_client(second.url) as other:
+        await one.login()
+        reply = await other.call({"type": "auth", "token": one.token})
+        assert reply["code"] == 0
+        yield one, other
+
+
+async def test_deleting_an_account_ends_its_sessions_on_every_node(
+    node: TestNode, services: Services, data_dir: Path, redis: Redis, postgres: Postgres
+) -> None:
+    async with serving(services, data_dir) as second, two_sockets(node, second) as (one, other):
+        standing, _ = await fill(one)
+        user_id = await user_of(postgres, standing)
+        assert await redis.zrange(USER_SESSIONS(user_id), 0, -1) == [one.session_id.encode()]
+        elsewhere = StoredSession("elsewhere" + one.session_id, user_id, one.openid, None, b"sealed")
+        await Sessions(redis).create(elsewhere, 60)
+        assert (await one.call({"type": "account_delete"}))["code"] == 0
+        assert [await one.closed(), await other.closed()] == [4003, 4003]
+        assert not await redis.exists(SESSION(elsewhere.session_id))
+        async with socket_client(node.url) as again:
+            refused = await again.call({"type": "auth", "token": one.token})
+            assert (refused["code"], refused["reason"]) == (401, "session_revoked")
+
+
+async def test_deleting_an_account_ends_the_answers_that_are_being_made(
+    model_node: ModelNode, postgres: Postgres
+) -> None:
+    gates = [Gate(), Gate()]
+    model_node.model.queue(*(stalls(gate, "第一句") for gate in gates))
+    async with socket_client(model_node.url) as client:
+        await client.login(model_node.wechat.issue_code())
+        await client.send({"type": "chat", "query": "讲个长故事", "stream": True})
+        conversation_id = (await client.receive_until("chunk"))[0]["data"]["conversation_id"]
+        await client.send({"type": "chat", "query": "还有一个", "stream": True, "incognito": True})
+        await client.receive_until("chunk")
+        for gate in gates:
+            await gate.reached.wait()
+        user_id = await user_of(postgres, conversation_id)
+        await client.send({"type": "account_delete"})
+        frames = await client.receive_until("account_delete_response")
+        assert [frame["finish_reason"] for frame in frames if frame["type"] == "complete"] == ["cancelled"] * 2
+        assert frames[-1]["code"] == 0
+        assert await client.closed() == 4003
+    async with asyncio.timeout(5):
+        await asyncio.gather(*(call.disconnected.wait() for call in model_node.model.calls))
+    assert not any((await rows_of(postgres, user_id)).values())
+
+
+async def test_the_routes_export_and_delete(http: httpx.AsyncClient) -> None:
+    code = uuid.uuid4().hex
+    login = (await http.post("/wechat/login", json={"code": code})).json()["data"]
+    bearer = {"Authorization": f"Bearer {login['token']}"}
+    made = (await http.post("/api/v1/conversations", headers=bearer)).json()
+    page = (await http.get("/api/v1/account/export", headers=bearer)).json()
+    assert page["conversations"] == [made]
+    last = await http.get("/api/v1/account/export", headers=bearer, params={"after": page["next_after"]})
+    assert last.json() == {**{name: [] for name in LISTS}, "next_after": None}
+    gone = await http.delete("/api/v1/account", headers=bearer)
+    assert (gone.status_code, gone.json()) == (200, None)
+    refused = await http.get("/api/v1/account/export", headers=bearer)
+    assert (refused.status_code, refused.json()["error"]["reason"]) == (401, "session_revoked")
+    # Who logs in again begins anew.
+    again = (await http.post("/wechat/login", json={"code": code})).json()["data"]
+    assert again["openid"] == login["openid"]
+    fresh = {"Authorization": f"Bearer {again['token']}"}
+    assert (await http.get("/api/v1/conversations", headers=fresh)).json()["items"] == []
