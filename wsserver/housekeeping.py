@@ -13,6 +13,9 @@ log = structlog.get_logger(__name__)
 EVERY_S = 3600.0
 """What is kept for days or weeks is kept for an hour longer at most."""
 
+MOST_AT_ONCE = 2_000
+"""Statements of one forgetting: a million messages. What is left is for the next hour."""
+
 PAUSE_S = 0.05
 """Between two statements of one forgetting, each of which is short."""
 
@@ -33,7 +36,10 @@ async def keep_house(forgettings: Mapping[str, Forgetting], *, every_s: float = 
 
 async def _forget_all(what: str, forget: Forgetting) -> None:
     forgotten = 0
-    while some := await forget():
+    for _ in range(MOST_AT_ONCE):
+        some = await forget()
+        if not some:
+            break
         forgotten += some
         # Those who ask come first.
         await asyncio.sleep(PAUSE_S)
