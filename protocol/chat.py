@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Annotated, ClassVar, Literal
 from uuid import UUID
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import Field, ValidationInfo, computed_field, field_validator
 
 from protocol.operation import (
     NOT_BLANK,
@@ -109,7 +109,7 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class Complete:
-    """The end of an answer. `message_id` is null when nothing was stored."""
+    """The end of an answer. `message_id` is null when nothing was stored; `aigc`: made by a machine, label it so."""
 
     TYPE: ClassVar[str] = "complete"
     answer: str = field(repr=False)
@@ -124,6 +124,7 @@ class Complete:
             "message_id": self.message_id,
             "finish_reason": self.finish_reason,
             "usage": self.usage,
+            "aigc": True,
         }
 
 
@@ -138,11 +139,25 @@ class Restart:
         return {"content": {"reason": self.reason}}
 
 
-ChatFrame = Status | Chunk | Recommendations | WatchlistCaptured | Complete | Restart
+@dataclass(frozen=True, slots=True)
+class Retract:
+    """Take back the text shown so far: it was refused, or could not be checked. An `error` of that reason follows."""
+
+    TYPE: ClassVar[str] = "retract"
+    reason: Literal["content_refused", "content_unchecked"]
+
+    def wire(self) -> dict[str, object]:
+        return {"content": {"reason": self.reason}}
+
+
+ChatFrame = Status | Chunk | Recommendations | WatchlistCaptured | Complete | Restart | Retract
 
 
 class ChatReply(Noun):
-    """The whole answer, for those who do not follow its frames. `id` is the stored message's."""
+    """The whole answer, for those who do not follow its frames. `id` is the stored message's.
+
+    `aigc`: it was made by a machine, and whoever shows it labels it so (标识办法, in force since 2025-09-01).
+    """
 
     msg: str
     id: UUID | None
@@ -151,10 +166,11 @@ class ChatReply(Noun):
     request_id: str
     recommendations: Annotated[Recommendations | None, Field(exclude_if=lambda films: films is None)] = None
     watchlist: Annotated[WatchlistCaptured | None, Field(exclude_if=lambda films: films is None)] = None
+    aigc: Literal[True] = True
 
 
 class Message(Noun):
-    """A stored message. Times are ISO 8601 in UTC."""
+    """A stored message. Times are ISO 8601 in UTC. `aigc`: made by a machine, label it so."""
 
     id: UUID
     conversation_id: UUID
@@ -163,6 +179,11 @@ class Message(Noun):
     created_at: datetime
     request_id: str | None
     finish_reason: FinishReason | None
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def aigc(self) -> bool:
+        return self.role == "assistant"
 
 
 class ResumeRun(StreamingRequest):

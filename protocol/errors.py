@@ -74,7 +74,9 @@ MODEL_UNAVAILABLE = _declare("model_unavailable", 502, "模型服务暂时不可
 MODEL_TIMEOUT = _declare("model_timeout", 504, "模型服务响应超时，请稍后再试", retryable=True)
 MODEL_BUSY = _declare("model_busy", 503, "模型服务繁忙，请稍后再试", retryable=True)
 MODEL_INTERRUPTED = _declare("model_interrupted", 502, "回答中断，请重试", retryable=True)
-MODEL_REFUSED = _declare("content_refused", 400, "内容未通过模型服务的安全检查")
+CONTENT_REFUSED = _declare("content_refused", 400, "内容未通过安全检查，请换个说法")
+MODEL_REFUSED = CONTENT_REFUSED  # to a client it is one, whether the model's vendor or WeChat refuses
+CONTENT_UNCHECKED = _declare("content_unchecked", 503, "内容安全检查暂时不可用，请稍后再试", retryable=True)
 MODEL_REJECTED = _declare("model_rejected", 500, "模型服务不接受这个请求，请联系管理员")
 MODEL_MISCONFIGURED = _declare("model_misconfigured", 500, "服务端的模型配置有误，请联系管理员")
 FILM_SOURCE_UNAVAILABLE = _declare(
