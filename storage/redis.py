@@ -71,6 +71,9 @@ REPLACED = Key("cw:replaced:{}", 60, "list: sockets of a node that lost their pl
 BUDGET = Key("cw:budget:{}", 7200, "hash: when a vendor may be called again by all nodes together, and their pause")
 FILM_MISSING = Key("cw:film:missing:{}", 86_400, "empty: TMDB has no film of this id, and need not be asked today")
 FILM_CLAIM = Key("cw:film:claim:{}", 10, "who is fetching a film from TMDB, so that nobody else does")
+WECHAT_TOKEN = Key("cw:wechat:token:{}", 7200, "the access token of a WeChat account, for as long as WeChat takes it")
+WECHAT_TOKEN_CLAIM = Key("cw:wechat:claim:{}", 10, "who is fetching an access token, so that nobody else does")
+WECHAT_TOKEN_FORCED = Key("cw:wechat:forced:{}", 4800, "a new token was forced; WeChat allows it 20 times a day")
 
 KEYS = (
     SESSION,
@@ -85,6 +88,9 @@ KEYS = (
     BUDGET,
     FILM_MISSING,
     FILM_CLAIM,
+    WECHAT_TOKEN,
+    WECHAT_TOKEN_CLAIM,
+    WECHAT_TOKEN_FORCED,
 )
 
 Redis: TypeAlias = redis.asyncio.Redis | ClusterClient

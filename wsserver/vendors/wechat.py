@@ -28,6 +28,9 @@ BUSY_TRIES = 3  # of errcode -1, which WeChat asks to be retried
 BUSY_PAUSE_S = 0.3  # doubles per try, with jitter
 QUOTA_RETRY_AFTER_MS = 60_000  # the quota is counted per minute
 
+LOCAL = "local_"
+"""Begins the openids that are made here; WeChat's begin with an o."""
+
 SYSTEM_BUSY = -1
 QUOTA_USED_UP = 45011
 
@@ -176,7 +179,7 @@ class LocalLogin:
     """Stands where no appid is configured: every code is somebody, and the same code is the same person."""
 
     async def code_to_session(self, code: str) -> WeChatLogin:
-        openid = "local_" + hashlib.sha256(code.encode(errors="surrogatepass")).hexdigest()[:32]
+        openid = LOCAL + hashlib.sha256(code.encode(errors="surrogatepass")).hexdigest()[:32]
         return WeChatLogin(openid, None, base64.b64encode(secrets.token_bytes(16)).decode())
 
 
