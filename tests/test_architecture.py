@@ -15,6 +15,7 @@ RANKS = {
     "wsserver.app": 9,
     "wsserver.commands": 8,
     "wsserver.film_parts": 7,
+    "wsserver.safety_parts": 7,
     "wsserver.connections": 5,
     "wsserver.export_graph": 7,
     "wsserver.websocket": 6,

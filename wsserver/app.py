@@ -68,6 +68,7 @@ from wsserver.housekeeping import keep_house
 from wsserver.http import HttpEdge, on_http_exception
 from wsserver.hub import Hub
 from wsserver.ownership import Ownership
+from wsserver.safety_parts import safety_of
 from wsserver.settings import Settings, SettingsError, load_settings
 from wsserver.tasks import Tasks
 from wsserver.telemetry import Metrics, configure_logging
@@ -186,6 +187,7 @@ async def running(settings: Settings, listener: socket.socket, services: Service
             conversations=conversations,
             answerer=answerer_of(settings, http_client, postgres, films.resolver, hub),
             capture=WatchlistCapture(watchlist, movies, people_in_chinese()),
+            safety=safety_of(settings, redis, http_client, sessions=sessions, metrics=metrics, hub=hub),
         )
         chats = Chats(
             hub, table=table, ownership=ownership, conversations=conversations, answering=answering, rates=rates

@@ -35,6 +35,7 @@ from wsserver.vendors.wechat import WeChatLogin
 ISSUER = "cinewire"
 AUDIENCE = "cinewire"
 ALGORITHM = "HS256"
+GUEST = "guest"
 CLOCK_SKEW_S = 10
 """Nodes' clocks are kept by NTP; ten seconds is far more than they differ."""
 
@@ -160,10 +161,10 @@ class Authenticator:
         if not self._guests_allowed:
             raise OperationError(GUESTS_OFF)
         if claim is None:
-            user_id = _opaque("guest", "anonymous", secrets.token_hex(16))
+            user_id = _opaque(GUEST, "anonymous", secrets.token_hex(16))
             session = ""
         else:
-            user_id = _opaque("guest", claim.surface, claim.name)
+            user_id = _opaque(GUEST, claim.surface, claim.name)
             session = claim.session
         conversation_id = uuid.uuid5(CONVERSATIONS, f"{user_id}\n{session}")
         return Caller("guest", user_id, session or str(conversation_id), conversation_id)
@@ -214,6 +215,11 @@ class Authenticator:
         if not isinstance(claims["sid"], str):
             raise OperationError(TOKEN_INVALID)
         return claims
+
+
+def is_guest(user_id: str) -> bool:
+    """Whether the id is a guest's."""
+    return user_id.startswith(f"{GUEST}_")
 
 
 def bearer_token(authorization: str) -> str:

@@ -152,6 +152,10 @@ class Run(Feed):
             loop = asyncio.get_running_loop()
             self._roll_up = loop.call_later(self._next_text_at - now, self._release_text)
 
+    def drop_text(self) -> None:
+        """Forget the text that was held back: it is not to be shown."""
+        self._held_back.clear()
+
     def publish(self, frame: Frame) -> None:
         """Send a frame, after whatever text was held back. After one that ends the run nothing may be published."""
         self._release_text()

@@ -8,18 +8,26 @@ import asyncio
 import contextlib
 import time
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Literal
 from uuid import UUID
 
 import structlog
 
-from protocol.chat import Complete, FinishReason, Recommendations, Restart, SendChat, Status, Usage
-from protocol.errors import MODEL_REFUSED, RUN_LOST, RUN_NOT_FOUND, STORAGE_UNAVAILABLE, OperationError
+from protocol.chat import Complete, FinishReason, Recommendations, Restart, Retract, SendChat, Status, Usage
+from protocol.errors import (
+    CONTENT_REFUSED,
+    CONTENT_UNCHECKED,
+    RUN_LOST,
+    RUN_NOT_FOUND,
+    STORAGE_UNAVAILABLE,
+    OperationError,
+)
 from storage.chat import Conversations, PastMessage, Place
 from storage.ownership import RunRow, RunTable
 from wsserver.domains.answerer import MOVIE_BASE, Answerer, Asking
+from wsserver.domains.content_safety import ContentSafety, Watch
 from wsserver.domains.watchlist_capture import WatchlistCapture
 from wsserver.hub import FINISH_S, Hub, Run, StoppedError
 from wsserver.ownership import Ownership
@@ -46,6 +54,8 @@ class Asked:
     text: list[str] = field(default_factory=list, repr=False)
     recommendations: Recommendations | None = None
     usage: Usage | None = None
+    session_id: str = field(default="", repr=False)
+    watch: Watch | None = None
 
     @property
     def answer(self) -> str:
@@ -70,8 +80,10 @@ class Answering:
         conversations: Conversations,
         answerer: Answerer,
         capture: WatchlistCapture | None = None,
+        safety: ContentSafety | None = None,
     ) -> None:
         self._capture = capture
+        self._safety = safety
         self._hub = hub
         self._table = table
         self._ownership = ownership
@@ -90,7 +102,7 @@ class Answering:
         return run
 
     def _asked(self, row: RunRow, request: SendChat) -> Asked:
-        asked = Asked(request, row.conversation_id, row.place)
+        asked = Asked(request, row.conversation_id, row.place, session_id=row.session_id)
         if row.state == "queued":
             asked.turn = self._waiting[row.request_id] = asyncio.get_running_loop().create_future()
         return asked
@@ -152,14 +164,18 @@ class Answering:
             if asked.turn is not None:
                 async with run.making():
                     asked.place = await asked.turn
-            async with run.making(), self._capturing(run, asked.request):
+            async with self._watched(run, asked), run.making(), self._capturing(run, asked.request):
                 finish_reason = await self._generate(run, asked)
         except StoppedError as stopped:
             if stopped.stop == "handed over":
                 raise
             finish_reason = stopped.stop
         except OperationError as error:
-            keep = bool(asked.text) and error.kind is not MODEL_REFUSED
+            taken_back = error.kind in (CONTENT_REFUSED, CONTENT_UNCHECKED)
+            if taken_back and run.text_started:
+                run.drop_text()
+                run.publish(Retract("content_refused" if error.kind is CONTENT_REFUSED else "content_unchecked"))
+            keep = bool(asked.text) and not taken_back
             await self._settle(run, asked, "failed", "interrupted" if keep else None)
             raise
         finally:
@@ -173,7 +189,18 @@ class Answering:
             return contextlib.nullcontext()
         return self._capture.beside(run, request.query, self._hub.spawn)
 
+    @contextlib.asynccontextmanager
+    async def _watched(self, run: Run, asked: Asked) -> AsyncIterator[None]:
+        """Have what is said checked while the answer is made, where that is wanted."""
+        if self._safety is None:
+            yield
+            return
+        async with self._safety.over(run, asked.session_id, self._hub.spawn) as asked.watch:
+            yield
+
     async def _generate(self, run: Run, asked: Asked) -> FinishReason:
+        if asked.watch is not None:
+            await asked.watch.question(asked.request.query)
         turns = await self._turns(asked)
         finished: Finished | None = None
         async with contextlib.aclosing(self._answerer.answer(turns, _asking(run, asked))) as events:
@@ -185,6 +212,8 @@ class Answering:
                     case TextDelta(text):
                         asked.text.append(text)
                         run.text(text)
+                        if asked.watch is not None:
+                            asked.watch.add(text)
                     case Recommendations():
                         asked.recommendations = event
                         run.publish(event)
