@@ -138,7 +138,9 @@ def answerer_of(
     if not servers:
         log.info("no language model is configured: the catalogue assistant answers")
         return CatalogueAssistant(knowledge)
-    return ModelAnswerer(LanguageModel(servers, client), settings.system_prompt or DEFAULT_SYSTEM_PROMPT, knowledge)
+    # One deadline for the run and for the model: whoever gives answers longer means both.
+    model = LanguageModel(servers, client, total_timeout_s=settings.run_deadline_s)
+    return ModelAnswerer(model, settings.system_prompt or DEFAULT_SYSTEM_PROMPT, knowledge)
 
 
 def _extraction(settings: Settings, servers: Sequence[ModelServer], client: httpx.AsyncClient) -> FilmExtraction | None:

@@ -29,8 +29,9 @@ log = structlog.get_logger(__name__)
 
 ReplyT = TypeVar("ReplyT", bound=BaseModel | None)
 
-FINISH_S = 40.0
-"""How long a run may take to put away what it has, once it was stopped: PostgreSQL restarts in a few seconds."""
+FINISH_S = 80.0
+"""How long a run may take to put away what it has, once it was stopped: PostgreSQL restarts in a few seconds, and takes
+half a minute for thousands of answers that end together."""
 
 STOP_S = 5.0
 """The same when the server itself is stopping, where somebody waits for it."""

@@ -22,6 +22,9 @@ PER_S = min(25.0, 5_000.0 / CLIENTS)
 everybody would wait for the processors and not for the network, and be cut off before being connected again."""
 
 CUT_EVERY_S = 2.0
+RAMP_S = max(3.0, CLIENTS / 200.0)
+"""Two hundred more a second: a crowd comes in and leaves, and does not all begin and end in the same moment."""
+
 PROCESSES = 2
 PATIENCE_S = max(60.0, 3.0 * DELTAS / PER_S)
 
@@ -47,7 +50,7 @@ async def test_clients_that_are_cut_off_all_the_time_get_every_byte_once(ground:
                 deltas=DELTAS,
                 per_s=PER_S,
                 cut_every_s=CUT_EVERY_S,
-                ramp_s=3.0,
+                ramp_s=RAMP_S,
                 patience_s=PATIENCE_S,
             )
             for number in range(PROCESSES)
