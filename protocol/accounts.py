@@ -6,6 +6,7 @@ from uuid import UUID
 
 from pydantic import Field
 
+from protocol import errors
 from protocol.operation import NOT_BLANK, STORABLE, Access, Body, Noun, OperationTable, Rate, Request, Route, Shape
 
 LoginCode = Annotated[str, Field(min_length=1, max_length=256), NOT_BLANK, STORABLE]
@@ -77,6 +78,9 @@ class LoginBody(Body):
 
 operations = OperationTable()
 
+_SESSION_ID = "O8fPy2eTnVq0b3sB7mXhWc1dKzJr4aLu"
+_TOKEN = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJ3eF9leGFtcGxlIn0.not-a-signature"  # noqa: S105 (an example that proves nothing)
+
 PING = operations.declare(
     "ping",
     Ping,
@@ -86,6 +90,7 @@ PING = operations.declare(
     reply_type="pong",
     message="pong",
     quiet=True,
+    example=Ping(type="ping", id="p1"),
 )
 LOGIN = operations.declare(
     "login",
@@ -98,6 +103,19 @@ LOGIN = operations.declare(
     deadline_s=15.0,  # WeChat alone may take its whole 10 s
     routes=(Route("POST", "/wechat/login", Shape.ENVELOPE, LoginBody),),
     rate=Rate.LOGIN,
+    errors=(
+        errors.LOGIN_CODE_INVALID,
+        errors.LOGIN_CODE_EXPIRED,
+        errors.LOGIN_REFUSED,
+        errors.LOGIN_FAILED,
+        errors.RATE_LIMITED,
+        errors.WECHAT_QUOTA,
+        errors.WECHAT_UNAVAILABLE,
+        errors.WECHAT_TIMEOUT,
+        errors.WECHAT_MISCONFIGURED,
+    ),
+    example=LogIn(type="login", code="0a3bKx000example"),
+    example_reply=LoggedIn(openid="o6zAJs0example", session_id=_SESSION_ID, token=_TOKEN, expires_in=604_800),
 )
 AUTH = operations.declare(
     "auth",
@@ -107,7 +125,16 @@ AUTH = operations.declare(
     access=Access.ANYONE,
     message="登录成功",
     error_type="auth_response",
+    errors=(errors.TOKEN_INVALID, errors.TOKEN_EXPIRED, errors.SESSION_REVOKED),
+    example=Authenticate(type="auth", token=_TOKEN),
+    example_reply=Authenticated(openid="o6zAJs0example", session_id=_SESSION_ID, token=_TOKEN, expires_in=604_800),
 )
 LOGOUT = operations.declare(
-    "logout", LogOut, type(None), summary="Revoke the session", access=Access.USER, message="已退出登录"
+    "logout",
+    LogOut,
+    type(None),
+    summary="Revoke the session",
+    access=Access.USER,
+    message="已退出登录",
+    example=LogOut(type="logout"),
 )

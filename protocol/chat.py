@@ -1,12 +1,13 @@
 """Chats: questions, the frames of an answer while it is made, and the history of a conversation."""
 
 from dataclasses import dataclass, field
-from datetime import datetime
-from typing import Annotated, ClassVar, Literal
+from datetime import UTC, datetime
+from typing import Annotated, ClassVar, Literal, TypedDict, get_args
 from uuid import UUID
 
-from pydantic import Field, ValidationInfo, computed_field, field_validator
+from pydantic import ConfigDict, Field, ValidationInfo, computed_field, field_validator
 
+from protocol import errors
 from protocol.operation import (
     NOT_BLANK,
     STORABLE,
@@ -23,7 +24,7 @@ from protocol.operation import (
     Shape,
     StreamingRequest,
 )
-from protocol.watchlist import WatchlistCaptured
+from protocol.watchlist import EXAMPLE_CAPTURE, WatchlistCaptured
 
 MAX_QUERY_CHARACTERS = 8_000
 """A long question with a pasted synopsis; about a tenth of a small model's context."""
@@ -63,16 +64,33 @@ class ChatAccepted(Noun):
     conversation_id: UUID | None
 
 
+Stage = Literal["routing", "retrieval", "enrichment", "generation"]
+
+StatusContent = Annotated[
+    dict[str, str | int],
+    Field(json_schema_extra={"required": ["stage"], "properties": {"stage": {"enum": list(get_args(Stage))}}}),
+]
+"""The stage, and facts of it that differ by what answers."""
+
+
+class StatusWire(TypedDict):
+    content: StatusContent
+
+
 @dataclass(frozen=True, slots=True)
 class Status:
     """Where the answer stands; sent only when the question said `debug`."""
 
     TYPE: ClassVar[str] = "status"
-    stage: Literal["routing", "retrieval", "enrichment", "generation"]
+    stage: Stage
     facts: dict[str, str | int] = field(default_factory=dict)
 
-    def wire(self) -> dict[str, object]:
+    def wire(self) -> StatusWire:
         return {"content": {"stage": self.stage, **self.facts}}
+
+
+class ChunkWire(TypedDict):
+    content: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,8 +100,18 @@ class Chunk:
     TYPE: ClassVar[str] = "chunk"
     text: str = field(repr=False)
 
-    def wire(self) -> dict[str, object]:
+    def wire(self) -> ChunkWire:
         return {"content": self.text}
+
+
+class RecommendedFilms(TypedDict):
+    tmdb_ids: list[int]
+    title: str
+    mode: str
+
+
+class RecommendationsWire(TypedDict):
+    content: RecommendedFilms
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +123,7 @@ class Recommendations:
     title: str
     mode: str
 
-    def wire(self) -> dict[str, object]:
+    def wire(self) -> RecommendationsWire:
         return {"content": {"tmdb_ids": self.tmdb_ids, "title": self.title, "mode": self.mode}}
 
 
@@ -105,6 +133,15 @@ class Usage:
 
     prompt_tokens: int
     completion_tokens: int
+
+
+class CompleteWire(TypedDict):
+    content: None
+    answer: str
+    message_id: UUID | None
+    finish_reason: FinishReason
+    usage: Usage | None
+    aigc: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +154,7 @@ class Complete:
     finish_reason: FinishReason
     usage: Usage | None
 
-    def wire(self) -> dict[str, object]:
+    def wire(self) -> CompleteWire:
         return {
             "content": None,
             "answer": self.answer,
@@ -128,15 +165,37 @@ class Complete:
         }
 
 
+RestartReason = Literal["node_lost", "handed_over", "log_lost"]
+
+
+class RestartContent(TypedDict):
+    reason: RestartReason
+
+
+class RestartWire(TypedDict):
+    content: RestartContent
+
+
 @dataclass(frozen=True, slots=True)
 class Restart:
     """The node that answered is gone and another begins anew: drop the text so far. Only here `seq` may jump."""
 
     TYPE: ClassVar[str] = "restart"
-    reason: Literal["node_lost", "handed_over", "log_lost"]
+    reason: RestartReason
 
-    def wire(self) -> dict[str, object]:
+    def wire(self) -> RestartWire:
         return {"content": {"reason": self.reason}}
+
+
+RetractReason = Literal["content_refused", "content_unchecked"]
+
+
+class RetractContent(TypedDict):
+    reason: RetractReason
+
+
+class RetractWire(TypedDict):
+    content: RetractContent
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,9 +203,9 @@ class Retract:
     """Take back the text shown so far: it was refused, or could not be checked. An `error` of that reason follows."""
 
     TYPE: ClassVar[str] = "retract"
-    reason: Literal["content_refused", "content_unchecked"]
+    reason: RetractReason
 
-    def wire(self) -> dict[str, object]:
+    def wire(self) -> RetractWire:
         return {"content": {"reason": self.reason}}
 
 
@@ -209,6 +268,14 @@ class Resumed(Noun):
 
 class CancelRun(Request):
     """End an answer now and keep what there is of it; name it by its `request_id` or by the `id` of its chat."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "oneOf": [
+                {"required": [name], "properties": {name: {"type": "string"}}} for name in ("request_id", "chat_id")
+            ]
+        }
+    )
 
     type: Literal["cancel"]
     request_id: RequestId | None = None
@@ -302,6 +369,42 @@ class WebChatBody(MiniProgramChatBody):
 
 operations = OperationTable()
 
+_REQUEST_ID = "36bdb4ce9aa54fb8b253aac41a0daec9"
+_CONVERSATION_ID = UUID("33a7437f-8c56-555c-b930-867255586e20")
+_MESSAGE_ID = UUID("768e4228-a60d-4044-8471-a4fc9b8389b0")
+_ANSWER = "克里斯托弗·诺兰是《盗梦空间》（2010）的导演。"
+_FILMS = Recommendations([157336, 155, 27205], "为你推荐（克里斯托弗·诺兰执导的电影）", "movie_person")
+_MESSAGE = Message(
+    id=_MESSAGE_ID,
+    conversation_id=_CONVERSATION_ID,
+    role="assistant",
+    content=_ANSWER,
+    created_at=datetime(2026, 5, 1, 12, tzinfo=UTC),
+    request_id=_REQUEST_ID,
+    finish_reason="stop",
+)
+_FRAMES = (
+    Status("retrieval", {"films": 3}),
+    Chunk("克里"),
+    Retract("content_unchecked"),
+    Restart("node_lost"),
+    Chunk("克里斯托弗"),
+    _FILMS,
+    EXAMPLE_CAPTURE,
+    Complete(_ANSWER, _MESSAGE_ID, "stop", None),
+)
+_RUN_ERRORS = (
+    errors.MODEL_UNAVAILABLE,
+    errors.MODEL_TIMEOUT,
+    errors.MODEL_BUSY,
+    errors.MODEL_INTERRUPTED,
+    errors.CONTENT_REFUSED,
+    errors.CONTENT_UNCHECKED,
+    errors.MODEL_REJECTED,
+    errors.MODEL_MISCONFIGURED,
+    errors.RUN_LOST,
+)
+
 CHAT = operations.declare_streaming(
     "chat",
     SendChat,
@@ -311,11 +414,45 @@ CHAT = operations.declare_streaming(
     access=Access.GUEST,
     accepted_message="正在处理中...",
     routes=(
-        Route("POST", "/wechat/chat", Shape.ENVELOPE, WeChatChatBody),
-        Route("POST", "/api/v1/mp/chat/stream", Shape.TYPED_SSE, MiniProgramChatBody),
-        Route("POST", "/api/v1/chat/stream", Shape.STATUS_SSE, WebChatBody),
+        Route(
+            "POST", "/wechat/chat", Shape.ENVELOPE, WeChatChatBody, {"query": "推荐三部诺兰导演的电影", "openid": "o1"}
+        ),
+        Route(
+            "POST",
+            "/api/v1/mp/chat/stream",
+            Shape.TYPED_SSE,
+            MiniProgramChatBody,
+            {"message": "推荐三部诺兰导演的电影", "user_id": "u1", "session_id": "s1", "kb_prefix": "movie"},
+        ),
+        Route(
+            "POST",
+            "/api/v1/chat/stream",
+            Shape.STATUS_SSE,
+            WebChatBody,
+            {"message": "推荐三部诺兰导演的电影", "user_id": "u1", "session_id": "s1"},
+        ),
     ),
     rate=Rate.CHAT,
+    errors=(
+        errors.CONVERSATION_NOT_FOUND,
+        errors.CONVERSATION_BUSY,
+        errors.QUEUE_FULL,
+        errors.TOO_MANY_RUNS,
+        errors.RATE_LIMITED,
+        errors.DRAINING,
+    ),
+    run_errors=_RUN_ERRORS,
+    frames=_FRAMES,
+    example=SendChat(type="chat", id="q1", query="推荐三部诺兰导演的电影", stream=True),
+    example_accepted=ChatAccepted(request_id=_REQUEST_ID, conversation_id=_CONVERSATION_ID),
+    example_reply=ChatReply(
+        msg=_ANSWER,
+        id=_MESSAGE_ID,
+        session_id="O8fPy2eTnVq0b3sB7mXhWc1dKzJr4aLu",
+        conversation_id=_CONVERSATION_ID,
+        request_id=_REQUEST_ID,
+        recommendations=_FILMS,
+    ),
 )
 RESUME = operations.declare_streaming(
     "resume",
@@ -327,8 +464,29 @@ RESUME = operations.declare_streaming(
     accepted_type="resume_response",
     accepted_message="成功",
     routes=(Route("GET", "/api/v1/streams/{request_id}", Shape.TYPED_SSE, StreamQuery),),
+    errors=(errors.RUN_NOT_FOUND,),
+    run_errors=_RUN_ERRORS,
+    frames=_FRAMES,
+    example=ResumeRun(type="resume", request_id=_REQUEST_ID, after_seq=4),
+    example_accepted=Resumed(recovered=True, last_seq=7, running=False),
 )
-CANCEL = operations.declare("cancel", CancelRun, CancelAccepted, summary="End an answer now", access=Access.GUEST)
+CANCEL = operations.declare(
+    "cancel",
+    CancelRun,
+    CancelAccepted,
+    summary="End an answer now",
+    access=Access.GUEST,
+    errors=(errors.RUN_NOT_FOUND,),
+    example=CancelRun(type="cancel", request_id=_REQUEST_ID),
+    example_reply=CancelAccepted(request_id=_REQUEST_ID, running=True),
+)
 HISTORY = operations.declare(
-    "history", ReadHistory, HistoryPage, summary="Messages of a conversation", access=Access.GUEST
+    "history",
+    ReadHistory,
+    HistoryPage,
+    summary="Messages of a conversation",
+    access=Access.GUEST,
+    errors=(errors.CONVERSATION_NOT_FOUND,),
+    example=ReadHistory(type="history", limit=20),
+    example_reply=HistoryPage(items=[_MESSAGE], next_before=None),
 )

@@ -26,12 +26,15 @@ MAX_MESSAGE_BYTES = 65_536
 
 
 class Frame(Protocol):
-    """A piece of a stream. `wire()` gives `content` and whatever else stands beside it."""
+    """A piece of a stream. `wire()` gives `content` and whatever else stands beside it.
+
+    What `wire()` is declared to return is what the documents say: a TypedDict of its own for each frame.
+    """
 
     @property
     def TYPE(self) -> str: ...  # noqa: N802 (a class constant in every frame)
 
-    def wire(self) -> dict[str, object]: ...
+    def wire(self) -> Mapping[str, object]: ...
 
 
 class BadMessageError(OperationError):

@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from protocol import errors
 from protocol.operation import NOT_BLANK, STORABLE, Access, Body, Noun, OperationTable, Request, Route, Shape
 
 MAX_BULK_IDS = 50
@@ -127,6 +128,33 @@ class SearchQuery(Body, strict=False):
 
 operations = OperationTable()
 
+EXAMPLE_CARD = MovieCard(
+    tmdb_id=603,
+    title="黑客帝国",
+    release_date="1999-03-30",
+    year=1999,
+    poster_url=None,
+    vote_average=7.9,
+    vote_count=8907,
+    genres=["动作", "科幻"],
+    directors=["Lana Wachowski", "Lilly Wachowski"],
+    top_cast=["Keanu Reeves", "Laurence Fishburne", "Carrie-Anne Moss", "Hugo Weaving", "Joe Pantoliano"],
+)
+_DETAIL = MovieDetail(
+    **dict(EXAMPLE_CARD),
+    original_title="The Matrix",
+    runtime=136,
+    overview="程序员尼奥发现眼前的世界不过是机器编织的幻象，他随反抗者醒来，学着打破规则。",
+    backdrop_url=None,
+    cast=[
+        CastMember(name=name, character=character)
+        for name, character in zip(
+            EXAMPLE_CARD.top_cast, ("Neo", "Morpheus", "Trinity", "Agent Smith", "Cypher"), strict=True
+        )
+    ],
+    crew=[CrewMember(name=name, job="Director") for name in EXAMPLE_CARD.directors],
+)
+
 MOVIES_BULK = operations.declare(
     "movies_bulk",
     FindMovies,
@@ -134,6 +162,8 @@ MOVIES_BULK = operations.declare(
     summary="Cards of films by TMDB id",
     access=Access.GUEST,
     routes=(Route("POST", "/api/v1/mp/movies/bulk", Shape.BARE, BulkBody),),
+    example=FindMovies(type="movies_bulk", ids=[603, 999_999_999]),
+    example_reply=FoundMovies(items=[EXAMPLE_CARD], missing_ids=[999_999_999]),
 )
 MOVIES_FEED = operations.declare(
     "movies_feed",
@@ -141,7 +171,9 @@ MOVIES_FEED = operations.declare(
     FeedPage,
     summary="A list to show when nothing was asked yet",
     access=Access.GUEST,
-    routes=(Route("GET", "/api/v1/mp/movies/feed", Shape.BARE, FeedQuery),),
+    routes=(Route("GET", "/api/v1/mp/movies/feed", Shape.BARE, FeedQuery, {"type": "popular", "limit": 1}),),
+    example=ListFeed(type="movies_feed", feed="popular", limit=1),
+    example_reply=FeedPage(items=[EXAMPLE_CARD], next_offset=1),
 )
 MOVIE_DETAIL = operations.declare(
     "movie_detail",
@@ -150,6 +182,9 @@ MOVIE_DETAIL = operations.declare(
     summary="Everything about one film",
     access=Access.GUEST,
     routes=(Route("GET", "/api/v1/mp/movies/{tmdb_id}", Shape.BARE, DetailPath),),
+    errors=(errors.MOVIE_NOT_FOUND, errors.FILM_SOURCE_UNAVAILABLE),
+    example=GetMovie(type="movie_detail", tmdb_id=603),
+    example_reply=GotMovie(movie=_DETAIL),
 )
 MOVIES_SEARCH = operations.declare(
     "movies_search",
@@ -158,4 +193,6 @@ MOVIES_SEARCH = operations.declare(
     summary="Films found by what is typed: titles, parts of them, pinyin, slips of the pen, people",
     access=Access.GUEST,
     routes=(Route("GET", "/api/v1/mp/movies/search", Shape.BARE, SearchQuery),),
+    example=SearchMovies(type="movies_search", query="黑客帝国", limit=1),
+    example_reply=SearchedMovies(items=[EXAMPLE_CARD]),
 )

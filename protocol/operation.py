@@ -5,12 +5,20 @@ a type checker refuses a handler whose request or reply does not fit. Here is no
 `operations.py`) and nothing is executed.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Annotated, Any, ClassVar, Generic, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Generic, Literal, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, GetJsonSchemaHandler
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
+from pydantic_core.core_schema import no_info_after_validator_function
+
+from protocol.errors import ErrorKind
+
+if TYPE_CHECKING:
+    from protocol.envelope import Frame
 
 
 class Access(StrEnum):
@@ -43,10 +51,28 @@ def _not_blank(text: str) -> str:
     return text
 
 
-STORABLE = AfterValidator(_storable)
+@dataclass(frozen=True, slots=True)
+class _Pattern:
+    """A rule for a string, said to who reads schemas too: a check by itself says nothing there."""
+
+    check: Callable[[str], str]
+    pattern: str
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return no_info_after_validator_function(self.check, handler(source))
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        described = handler(schema)
+        return {**described, "allOf": [*described.get("allOf", []), {"pattern": self.pattern}]}
+
+
+STORABLE = _Pattern(_storable, "^[^\\u0000]*$")
 """For a string that PostgreSQL shall keep: it has no way to store NUL in text."""
 
-NOT_BLANK = AfterValidator(_not_blank)
+_BLANKS = "\\t-\\r\\u001c-\\u0020\\u0085\\u00a0\\u1680\\u2000-\\u200a\\u2028\\u2029\\u202f\\u205f\\u3000"
+"""What `str.strip` takes away; `\\s` is something else in every dialect."""
+
+NOT_BLANK = _Pattern(_not_blank, f"[^{_BLANKS}]")
 
 MessageId = Annotated[str, Field(min_length=1, max_length=64), STORABLE]
 """The client's own name for a message, echoed in every answer to it."""
@@ -131,12 +157,14 @@ class Route:
     """An HTTP route of an operation, beside `POST /api/v1/messages` that every operation has.
 
     `body` is what the route reads: JSON for POST, the query string for GET and DELETE; and path parameters.
+    `example` is one that it takes; without it, what the operation's own example says under the same names.
     """
 
     method: Literal["GET", "POST", "DELETE"]
     path: str
     shape: Shape
     body: type[Body]
+    example: Mapping[str, object] | None = None
 
 
 RequestT = TypeVar("RequestT", bound=Request)
@@ -150,7 +178,8 @@ class Operation(Generic[RequestT, ReplyT]):
     """One request type and its one reply.
 
     `name` is the message's `type` on the wire; `deadline_s` bounds the handler; `message` is the reply's text;
-    `error_type` is the type of the frame that says it failed; a `quiet` one is logged only at level debug.
+    `error_type` is the type of the frame that says it failed; a `quiet` one is logged only at level debug. `errors` are
+    what it may fail with beside what everything may; the examples are what the documents show.
     """
 
     name: str
@@ -165,6 +194,9 @@ class Operation(Generic[RequestT, ReplyT]):
     error_type: str = "error"
     quiet: bool = False
     rate: Rate | None = None
+    errors: tuple[ErrorKind, ...] = ()
+    example: RequestT | None = None
+    example_reply: ReplyT | None = None
 
     streaming: ClassVar[bool] = False
 
@@ -173,7 +205,9 @@ class Operation(Generic[RequestT, ReplyT]):
 class StreamingOperation(Generic[StreamingRequestT, AcceptedT, ReplyT]):
     """A request that is accepted at once and answered by a run: frames while it goes on, one reply when it ends.
 
-    The reply is complete in itself: a client that ignores every frame loses only time.
+    The reply is complete in itself: a client that ignores every frame loses only time. `errors` are what it may be
+    refused with, `run_errors` what its run may end with, beside what everything may. `frames` are one of each kind
+    that the run may send before it fails, in an order in which they may come.
     """
 
     name: str
@@ -189,6 +223,12 @@ class StreamingOperation(Generic[StreamingRequestT, AcceptedT, ReplyT]):
     deadline_s: float
     routes: tuple[Route, ...] = ()
     rate: Rate | None = None
+    errors: tuple[ErrorKind, ...] = ()
+    run_errors: tuple[ErrorKind, ...] = ()
+    frames: "tuple[Frame, ...]" = ()
+    example: StreamingRequestT | None = None
+    example_accepted: AcceptedT | None = None
+    example_reply: ReplyT | None = None
 
     error_type: ClassVar[str] = "error"
     quiet: ClassVar[bool] = False
@@ -223,6 +263,9 @@ class OperationTable:
         error_type: str = "error",
         quiet: bool = False,
         rate: Rate | None = None,
+        errors: tuple[ErrorKind, ...] = (),
+        example: RequestT | None = None,
+        example_reply: ReplyT | None = None,
     ) -> Operation[RequestT, ReplyT]:
         """Declare an operation with one reply. `reply_type` is `{name}_response` unless the wire has its own name."""
         operation: Operation[RequestT, ReplyT] = Operation(
@@ -238,6 +281,9 @@ class OperationTable:
             error_type=error_type,
             quiet=quiet,
             rate=rate,
+            errors=errors,
+            example=example,
+            example_reply=example_reply,
         )
         self._add(operation)
         return operation
@@ -257,6 +303,12 @@ class OperationTable:
         deadline_s: float = 10.0,
         routes: tuple[Route, ...] = (),
         rate: Rate | None = None,
+        errors: tuple[ErrorKind, ...] = (),
+        run_errors: tuple[ErrorKind, ...] = (),
+        frames: "tuple[Frame, ...]" = (),
+        example: StreamingRequestT | None = None,
+        example_accepted: AcceptedT | None = None,
+        example_reply: ReplyT | None = None,
     ) -> StreamingOperation[StreamingRequestT, AcceptedT, ReplyT]:
         """Declare an operation answered by a run. `deadline_s` bounds the time to accept it, not the run.
 
@@ -276,6 +328,12 @@ class OperationTable:
             deadline_s=deadline_s,
             routes=routes,
             rate=rate,
+            errors=errors,
+            run_errors=run_errors,
+            frames=frames,
+            example=example,
+            example_accepted=example_accepted,
+            example_reply=example_reply,
         )
         self._add(operation)
         return operation

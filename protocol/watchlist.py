@@ -1,12 +1,13 @@
 """The watchlist: films that somebody wants to see, has seen or does not want, and what a chat noted of them."""
 
-from datetime import datetime
-from typing import Annotated, ClassVar, Literal
+from datetime import UTC, datetime
+from typing import Annotated, ClassVar, Literal, TypedDict
 from uuid import UUID
 
 from pydantic import Field
 
-from protocol.movies import MovieCard, TmdbId
+from protocol import errors
+from protocol.movies import EXAMPLE_CARD, MovieCard, TmdbId
 from protocol.operation import Access, Body, GuestClaim, GuestName, Noun, OperationTable, Request, Route, Shape
 
 MAX_ITEMS = 1_000
@@ -107,6 +108,10 @@ class CapturedFilm(Noun):
     previous_state: WatchlistState | None
 
 
+class WatchlistCapturedWire(TypedDict):
+    content: "WatchlistCaptured"
+
+
 class WatchlistCaptured(Noun):
     """A frame of a chat: what its question said of films, as it was noted in the list; at most once an answer.
 
@@ -118,7 +123,7 @@ class WatchlistCaptured(Noun):
     capture_id: UUID
     items: list[CapturedFilm]
 
-    def wire(self) -> dict[str, object]:
+    def wire(self) -> WatchlistCapturedWire:
         return {"content": self}
 
 
@@ -155,6 +160,20 @@ class UndoBody(_GuestsBody):
 
 operations = OperationTable()
 
+_CAPTURE_ID = UUID("12153496-d07e-4900-ac0c-85168e8f5bc9")
+EXAMPLE_CAPTURE = WatchlistCaptured(
+    capture_id=_CAPTURE_ID,
+    items=[CapturedFilm(tmdb_id=603, title="黑客帝国", state="to_watch", previous_state=None)],
+)
+_ITEM = WatchlistItem(
+    tmdb_id=603,
+    movie=EXAMPLE_CARD,
+    state="to_watch",
+    source="user",
+    added_at=datetime(2026, 5, 1, 12, tzinfo=UTC),
+    changed_at=datetime(2026, 5, 1, 12, tzinfo=UTC),
+)
+
 WATCHLIST_LIST = operations.declare(
     "watchlist_list",
     ListWatchlist,
@@ -162,6 +181,8 @@ WATCHLIST_LIST = operations.declare(
     summary="Films of the watchlist, the newest change first",
     access=Access.NAMED,
     routes=(Route("GET", "/api/v1/mp/watchlist", Shape.BARE, WatchlistQuery),),
+    example=ListWatchlist(type="watchlist_list", state="to_watch", limit=20),
+    example_reply=WatchlistPage(items=[_ITEM], next_before=None),
 )
 WATCHLIST_ADD = operations.declare(
     "watchlist_add",
@@ -170,6 +191,9 @@ WATCHLIST_ADD = operations.declare(
     summary="Add a film to the watchlist, or change its state",
     access=Access.NAMED,
     routes=(Route("POST", "/api/v1/mp/watchlist", Shape.BARE, WatchlistBody),),
+    errors=(errors.MOVIE_NOT_FOUND, errors.WATCHLIST_FULL),
+    example=AddToWatchlist(type="watchlist_add", tmdb_id=603, state="to_watch"),
+    example_reply=WatchlistAdded(item=_ITEM),
 )
 WATCHLIST_REMOVE = operations.declare(
     "watchlist_remove",
@@ -178,6 +202,8 @@ WATCHLIST_REMOVE = operations.declare(
     summary="Take a film out of the watchlist",
     access=Access.NAMED,
     routes=(Route("DELETE", "/api/v1/mp/watchlist/{tmdb_id}", Shape.BARE, WatchlistPath),),
+    example=RemoveFromWatchlist(type="watchlist_remove", tmdb_id=603),
+    example_reply=WatchlistRemoved(tmdb_id=603, removed=True),
 )
 WATCHLIST_UNDO = operations.declare(
     "watchlist_undo",
@@ -186,4 +212,7 @@ WATCHLIST_UNDO = operations.declare(
     summary="Undo what a chat noted in the watchlist",
     access=Access.NAMED,
     routes=(Route("POST", "/api/v1/mp/watchlist/undo", Shape.BARE, UndoBody),),
+    errors=(errors.CAPTURE_NOT_FOUND,),
+    example=UndoCapture(type="watchlist_undo", capture_id=_CAPTURE_ID),
+    example_reply=CaptureUndone(capture_id=_CAPTURE_ID, restored=[RestoredFilm(tmdb_id=603, state=None)], kept=[]),
 )

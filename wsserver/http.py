@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any, TypeAlias
 
 import structlog
+from pydantic import BaseModel
 from pydantic_core import from_json, to_json
 from starlette.exceptions import HTTPException
 from starlette.requests import Request as HttpRequest
@@ -151,21 +152,13 @@ class HttpEdge:
         return self._authenticator.guest(claim)
 
     def _events(self, operation: AnyOperation, stream: Stream[Any], shape: Shape, caller: Caller | None) -> Response:
-        render = _typed_event if shape is Shape.TYPED_SSE else _status_event
-        start: dict[str, object] = {"type": "generate_start", "content": stream.accepted}
-        if isinstance(operation, StreamingOperation) and operation.reply is type(None):
-            # What is only followed has been answered already when it is accepted.
-            start = {
-                "type": operation.accepted_type,
-                "code": 0,
-                "message": operation.accepted_message,
-                "data": stream.accepted,
-            }
+        render = typed_event if shape is Shape.TYPED_SSE else status_event
+        start = opening(operation, stream.accepted)
         if stream.message_id is not None:
             start["id"] = stream.message_id
-        first = _event(start if shape is Shape.TYPED_SSE else _status_of(start))
+        first = sse_event(start if shape is Shape.TYPED_SSE else status_of(start))
         revoked = error_object(OperationError(SESSION_REVOKED)) | {"request_id": stream.request_id}
-        last_words = _event(revoked if shape is Shape.TYPED_SSE else _status_of(revoked))
+        last_words = sse_event(revoked if shape is Shape.TYPED_SSE else status_of(revoked))
         session_id = caller.session_id if caller is not None and caller.kind == "user" else None
         return StreamingResponse(
             self._follow(stream, first, render, session_id, last_words),
@@ -222,21 +215,38 @@ def _put(outbox: Outbox, event: bytes) -> None:
     outbox.put(event)
 
 
-def _typed_event(frame: LoggedFrame) -> bytes:
+def opening(operation: AnyOperation, accepted: BaseModel) -> dict[str, object]:
+    """The fields of the first event of a stream."""
+    if isinstance(operation, StreamingOperation) and operation.reply is type(None):
+        # What is only followed has been answered already when it is accepted.
+        return {
+            "type": operation.accepted_type,
+            "code": 0,
+            "message": operation.accepted_message,
+            "data": accepted,
+        }
+    return {"type": "generate_start", "content": accepted}
+
+
+def typed_event(frame: LoggedFrame) -> bytes:
+    """A frame as an event of TYPED_SSE."""
     return b"id: %d\ndata: %b\n\n" % (frame.seq, to_ascii(frame.encoded))
 
 
-def _status_event(frame: LoggedFrame) -> bytes:
-    return _event(_status_of(from_json(frame.encoded)))
+def status_event(frame: LoggedFrame) -> bytes:
+    """A frame as an event of STATUS_SSE."""
+    return sse_event(status_of(from_json(frame.encoded)))
 
 
-def _status_of(frame: Mapping[str, object]) -> dict[str, object]:
+def status_of(frame: Mapping[str, object]) -> dict[str, object]:
+    """A frame's fields as older web pages know them."""
     renamed = dict(frame)
     type_ = str(renamed.pop("type"))
     return {"status": STATUS_NAMES.get(type_, type_), **renamed}
 
 
-def _event(fields: Mapping[str, object]) -> bytes:
+def sse_event(fields: Mapping[str, object]) -> bytes:
+    """An event without a number."""
     return b"data: %b\n\n" % to_ascii(to_json(fields))
 
 

@@ -40,6 +40,7 @@ from protocol.errors import (
 )
 from protocol.operation import AnyOperation, Request, StreamingOperation, StreamingRequest
 from protocol.session import Limits, Session
+from protocol.unasked import Connected, Goodbye, ServerFacts
 from storage.limits import RateLimits
 from storage.redis import RESUME_WINDOW_S
 from wsserver.auth import Authenticator, bearer_token
@@ -336,22 +337,13 @@ class Sockets:
             connection.say(encode_error(error))
             connection.close(OVERLOADED)
             return
-        connection.say(
-            to_json(
-                {
-                    "type": "connected",
-                    "code": 0,
-                    "message": "连接成功",
-                    "data": None,
-                    "server": {
-                        "connection_id": connection.id,
-                        "ping_interval_s": PING_INTERVAL_S,
-                        "resume_window_s": RESUME_WINDOW_S,
-                        "max_message_bytes": MAX_MESSAGE_BYTES,
-                    },
-                }
-            )
+        facts = ServerFacts(
+            connection_id=connection.id,
+            ping_interval_s=PING_INTERVAL_S,
+            resume_window_s=RESUME_WINDOW_S,
+            max_message_bytes=MAX_MESSAGE_BYTES,
         )
+        connection.say(to_json(Connected(server=facts)))
         if self._draining:
             connection.say(_goodbye())
             connection.close(RESTARTING)
@@ -428,6 +420,4 @@ def _nothing() -> None:
 def _goodbye() -> bytes:
     # Spread over five seconds, so that a node's clients do not all come back at once.
     wait_ms = 200 + secrets.randbelow(4_800)
-    return to_json(
-        {"type": "goodbye", "code": RESTARTING.code, "message": "服务正在重启，请稍后重连", "retry_after_ms": wait_ms}
-    )
+    return to_json(Goodbye(retry_after_ms=wait_ms))
