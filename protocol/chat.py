@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Annotated, ClassVar, Literal, TypedDict, get_args
+from typing import Annotated, Any, ClassVar, Literal, TypedDict, get_args
 from uuid import UUID
 
 from pydantic import ConfigDict, Field, ValidationInfo, computed_field, field_validator
@@ -266,16 +266,18 @@ class Resumed(Noun):
     message: Annotated[Message | None, Field(exclude_if=lambda message: message is None)] = None
 
 
+def _one_of_two_names(schema: dict[str, Any]) -> None:
+    names = ("request_id", "chat_id")
+    for name in names:
+        # One that is null is as good as left out; who reads the schema leaves it out.
+        schema["properties"][name] = schema["properties"][name]["anyOf"][0]
+    schema["oneOf"] = [{"required": [name]} for name in names]
+
+
 class CancelRun(Request):
     """End an answer now and keep what there is of it; name it by its `request_id` or by the `id` of its chat."""
 
-    model_config = ConfigDict(
-        json_schema_extra={
-            "oneOf": [
-                {"required": [name], "properties": {name: {"type": "string"}}} for name in ("request_id", "chat_id")
-            ]
-        }
-    )
+    model_config = ConfigDict(json_schema_extra=_one_of_two_names)
 
     type: Literal["cancel"]
     request_id: RequestId | None = None

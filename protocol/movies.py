@@ -171,9 +171,11 @@ MOVIES_FEED = operations.declare(
     FeedPage,
     summary="A list to show when nothing was asked yet",
     access=Access.GUEST,
-    routes=(Route("GET", "/api/v1/mp/movies/feed", Shape.BARE, FeedQuery, {"type": "popular", "limit": 1}),),
-    example=ListFeed(type="movies_feed", feed="popular", limit=1),
-    example_reply=FeedPage(items=[EXAMPLE_CARD], next_offset=1),
+    routes=(
+        Route("GET", "/api/v1/mp/movies/feed", Shape.BARE, FeedQuery, {"type": "popular", "limit": 1, "offset": 36}),
+    ),
+    example=ListFeed(type="movies_feed", feed="popular", limit=1, offset=36),
+    example_reply=FeedPage(items=[EXAMPLE_CARD], next_offset=37),
 )
 MOVIE_DETAIL = operations.declare(
     "movie_detail",

@@ -16,6 +16,7 @@ RANKS = {
     "wsserver.commands": 8,
     "wsserver.film_parts": 7,
     "wsserver.safety_parts": 7,
+    "wsserver.contract": 7,
     "wsserver.connections": 5,
     "wsserver.export_graph": 7,
     "wsserver.websocket": 6,
@@ -50,7 +51,7 @@ RANKS = {
     "storage": 1,
     "protocol": 0,
 }
-MAY_IMPORT_ITS_EQUALS = {"wsserver.domains", "wsserver.vendors", "storage", "protocol"}
+MAY_IMPORT_ITS_EQUALS = {"wsserver.contract", "wsserver.domains", "wsserver.vendors", "storage", "protocol"}
 ALLOWED_IN_PROTOCOL = {"pydantic", "pydantic_core"}
 
 

@@ -53,6 +53,7 @@ from storage.watchlist import Watchlist
 from wsserver.auth import Authenticator, CodeExchange
 from wsserver.commands import say
 from wsserver.connections import StartError, open_storage, services_of
+from wsserver.contract.pages import contract_routes
 from wsserver.dispatch import Dispatcher
 from wsserver.domains.accounts import account_handlers
 from wsserver.domains.answering import Answering
@@ -238,6 +239,7 @@ async def running(settings: Settings, listener: socket.socket, services: Service
                 WebSocketRoute("/ws", sockets),
                 *edge.routes(),
                 *_operator_routes(postgres, redis, hub, metrics),
+                *contract_routes(),
             ],
             middleware=_cors(settings),
             exception_handlers={HTTPException: on_http_exception, Exception: on_http_exception},

@@ -1,0 +1,144 @@
+"""Serves the documents, and the two pages that show them. Every file that a page needs ships with the project.
+
+The documents hold no secrets and are the same for everybody, in production too: whoever writes a client needs them.
+"""
+
+import asyncio
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from pydantic_core import to_json
+from starlette.exceptions import HTTPException
+from starlette.requests import Request as HttpRequest
+from starlette.responses import FileResponse, Response
+from starlette.routing import Route
+
+from protocol.operations import OPERATIONS
+from wsserver.contract.openapi import openapi
+
+STATIC = Path(__file__).parent / "static"
+MEDIA_TYPES = {".js": "text/javascript; charset=utf-8", ".css": "text/css; charset=utf-8"}
+
+FOR_EVER = "public, max-age=31536000, immutable"
+"""A file's address holds a digest of what is in it."""
+
+ASK_EACH_TIME = "no-cache"
+
+REDOC_STYLES = (
+    "'sha256-47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=' 'sha256-QMIg+bpjm3JdElJ388KYke01izlUW0UoNOeKjpMxdgc='"
+)
+"""The inline styles that Redoc 2.5 makes: an empty one, which its script then fills, and that of its scroll bar."""
+
+POLICY = (
+    f"default-src 'none'; script-src 'self'; style-src 'self' {REDOC_STYLES}; img-src 'self' data:;"
+    " connect-src 'self'; worker-src blob:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+"""Nothing from anywhere else, and nothing inline but two known styles; Redoc's search runs in a worker."""
+
+PAGE = """\
+<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>CineWire API</title>
+<link rel="icon" href="data:,">
+{styles}
+</head>
+<body>
+<div id="page"></div>
+{scripts}
+</body>
+</html>
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Asset:
+    """A file of a page. `address` is relative to the page."""
+
+    path: Path
+    etag: str
+    name: str
+
+    @property
+    def address(self) -> str:
+        return f"docs/static/{self.name}"
+
+
+@cache
+def _asset(file: str) -> Asset:
+    path = STATIC / file
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+    return Asset(path, f'"{digest}"', f"{path.stem}.{digest}{path.suffix}")
+
+
+@cache
+def _assets() -> dict[str, Asset]:
+    files = (path.name for path in STATIC.iterdir() if path.suffix in MEDIA_TYPES)
+    return {asset.name: asset for asset in map(_asset, files)}
+
+
+def contract_routes() -> list[Route]:
+    """The routes of the documents and of their pages."""
+    return [
+        Route("/openapi.json", _document(lambda: openapi(OPERATIONS))),
+        Route("/docs", _page(("swagger-ui.css", "page.css"), ("swagger-ui-bundle.js", "start-swagger.js"))),
+        Route("/redoc", _page(("page.css",), ("redoc.standalone.js", "start-redoc.js"))),
+        Route("/docs/static/{name}", _static),
+    ]
+
+
+def _document(make: Callable[[], dict[str, Any]]) -> Callable[[HttpRequest], Any]:
+    @cache
+    def made() -> tuple[bytes, str]:
+        encoded = to_json(make())
+        return encoded, f'"{hashlib.sha256(encoded).hexdigest()[:16]}"'
+
+    async def show(http: HttpRequest) -> Response:
+        # Made when first asked for, in a thread: it takes as long as fifty pings.
+        encoded, etag = await asyncio.to_thread(made)
+        headers = {"ETag": etag, "Cache-Control": ASK_EACH_TIME}
+        if _has(http, etag):
+            return Response(status_code=304, headers=headers)
+        return Response(encoded, headers=headers, media_type="application/json")
+
+    return show
+
+
+def _page(styles: tuple[str, ...], scripts: tuple[str, ...]) -> Callable[[HttpRequest], Any]:
+    async def show(_http: HttpRequest) -> Response:
+        assets = await asyncio.to_thread(lambda: {file: _asset(file).address for file in (*styles, *scripts)})
+        page = PAGE.format(
+            styles="\n".join(f'<link rel="stylesheet" href="{assets[file]}">' for file in styles),
+            scripts="\n".join(f'<script src="{assets[file]}"></script>' for file in scripts),
+        )
+        headers = {
+            "Content-Security-Policy": POLICY,
+            "Cache-Control": ASK_EACH_TIME,
+            "X-Content-Type-Options": "nosniff",
+            "Referrer-Policy": "no-referrer",
+        }
+        return Response(page, headers=headers, media_type="text/html")
+
+    return show
+
+
+async def _static(http: HttpRequest) -> Response:
+    asset = (await asyncio.to_thread(_assets)).get(http.path_params["name"])
+    if asset is None:
+        raise HTTPException(404)
+    headers = {"ETag": asset.etag, "Cache-Control": FOR_EVER, "X-Content-Type-Options": "nosniff"}
+    if _has(http, asset.etag):
+        return Response(status_code=304, headers=headers)
+    return FileResponse(asset.path, headers=headers, media_type=MEDIA_TYPES[asset.path.suffix])
+
+
+def _has(http: HttpRequest, etag: str) -> bool:
+    """Whether the client's copy is this one (RFC 9110 §13.1.2)."""
+    asked = http.headers.get("if-none-match", "")
+    return any(one.strip().removeprefix("W/") in (etag, "*") for one in asked.split(","))
