@@ -4,6 +4,7 @@ Decoding has a fast path for good messages; what fails it is read a second time,
 """
 
 import codecs
+import contextlib
 import json
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Protocol, TypeVar, Union
@@ -19,7 +20,7 @@ from protocol.errors import (
     UNKNOWN_TYPE,
     OperationError,
 )
-from protocol.operation import AnyOperation, Request
+from protocol.operation import AnyOperation, MessageId, Request
 
 MAX_MESSAGE_BYTES = 65_536
 """A client message, in bytes of UTF-8: eight times the longest question in Chinese and its frame."""
@@ -41,6 +42,9 @@ class BadMessageError(OperationError):
     """What came is no request. `message_id` is the client's id where one could be read."""
 
     message_id: str | None = None
+
+
+_MESSAGE_ID: TypeAdapter[str] = TypeAdapter(MessageId)
 
 
 class Decoder:
@@ -69,9 +73,8 @@ class Decoder:
         except BadMessageError as no_object:
             return no_object
         bad = self._problem(message, error)
-        message_id = message.get("id")
-        if isinstance(message_id, str) and len(message_id) <= 64 and _is_unicode(message_id):
-            bad.message_id = message_id
+        with contextlib.suppress(ValidationError):
+            bad.message_id = _MESSAGE_ID.validate_python(message.get("id"), strict=True)
         return bad
 
     def _problem(self, message: dict[str, Any], error: ValidationError) -> BadMessageError:

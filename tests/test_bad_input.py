@@ -86,6 +86,13 @@ async def test_the_id_of_a_bad_message_is_echoed(client: SocketClient) -> None:
     assert (error["reason"], error["id"]) == ("invalid_field", "b7")
 
 
+@pytest.mark.parametrize("bad_id", ["", "x" * 65, "a\x00b", 7])
+async def test_what_is_no_id_is_not_echoed(transport: Transport, bad_id: object) -> None:
+    error = await transport.call({"type": "ping", "id": bad_id})
+    assert (error["reason"], error["field"]) == ("invalid_field", "id")
+    assert "id" not in error
+
+
 async def test_ten_bad_messages_in_a_row_close_the_socket(client: SocketClient) -> None:
     for _ in range(10):
         await client.send("{")

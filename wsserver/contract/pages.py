@@ -18,6 +18,7 @@ from starlette.responses import FileResponse, Response
 from starlette.routing import Route
 
 from protocol.operations import OPERATIONS
+from wsserver.contract.asyncapi import asyncapi
 from wsserver.contract.openapi import openapi
 
 STATIC = Path(__file__).parent / "static"
@@ -87,6 +88,7 @@ def contract_routes() -> list[Route]:
     """The routes of the documents and of their pages."""
     return [
         Route("/openapi.json", _document(lambda: openapi(OPERATIONS))),
+        Route("/asyncapi.json", _document(lambda: asyncapi(OPERATIONS))),
         Route("/docs", _page(("swagger-ui.css", "page.css"), ("swagger-ui-bundle.js", "start-swagger.js"))),
         Route("/redoc", _page(("page.css",), ("redoc.standalone.js", "start-redoc.js"))),
         Route("/docs/static/{name}", _static),
