@@ -6,8 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
-from protocol.chat import Message
-from protocol.conversations import Conversation, Feedback
+from protocol.chat import EXAMPLE_MESSAGE, Message
+from protocol.conversations import EXAMPLE_CONVERSATION, Conversation, Feedback
 from protocol.operation import Access, Body, Noun, OperationTable, Request, Route, Shape
 from protocol.watchlist import WatchlistSource, WatchlistState
 
@@ -78,6 +78,8 @@ ACCOUNT_EXPORT = operations.declare(
     summary="Everything that the user has, in pages",
     access=Access.USER,
     routes=(Route("GET", "/api/v1/account/export", Shape.BARE, ExportQuery),),
+    example=ExportAccount(type="account_export", after=f"conversations:{EXAMPLE_CONVERSATION.id}"),
+    example_reply=ExportPage(messages=[EXAMPLE_MESSAGE], next_after=f"messages:{EXAMPLE_CONVERSATION.id}/2"),
 )
 ACCOUNT_DELETE = operations.declare(
     "account_delete",
@@ -88,4 +90,5 @@ ACCOUNT_DELETE = operations.declare(
     message="账号数据已删除",
     deadline_s=20.0,  # its answers end first
     routes=(Route("DELETE", "/api/v1/account", Shape.BARE, DeleteQuery),),
+    example=DeleteAccount(type="account_delete"),
 )

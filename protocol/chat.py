@@ -376,7 +376,7 @@ _CONVERSATION_ID = UUID("33a7437f-8c56-555c-b930-867255586e20")
 _MESSAGE_ID = UUID("768e4228-a60d-4044-8471-a4fc9b8389b0")
 _ANSWER = "克里斯托弗·诺兰是《盗梦空间》（2010）的导演。"
 _FILMS = Recommendations([157336, 155, 27205], "为你推荐（克里斯托弗·诺兰执导的电影）", "movie_person")
-_MESSAGE = Message(
+EXAMPLE_MESSAGE = Message(
     id=_MESSAGE_ID,
     conversation_id=_CONVERSATION_ID,
     role="assistant",
@@ -490,5 +490,5 @@ HISTORY = operations.declare(
     access=Access.GUEST,
     errors=(errors.CONVERSATION_NOT_FOUND,),
     example=ReadHistory(type="history", limit=20),
-    example_reply=HistoryPage(items=[_MESSAGE], next_before=None),
+    example_reply=HistoryPage(items=[EXAMPLE_MESSAGE], next_before=None),
 )

@@ -8,7 +8,8 @@ from uuid import UUID
 
 from pydantic import AfterValidator, Field
 
-from protocol.chat import Message, Uuid
+from protocol import errors
+from protocol.chat import EXAMPLE_MESSAGE, Message, Uuid
 from protocol.operation import (
     NOT_BLANK,
     STORABLE,
@@ -230,6 +231,27 @@ class FeedbackBody(GuestsBody):
 
 operations = OperationTable()
 
+EXAMPLE_CONVERSATION = Conversation(
+    id=EXAMPLE_MESSAGE.conversation_id,
+    title="诺兰的电影",
+    created_at=datetime(2026, 5, 1, 11, 58, tzinfo=UTC),
+    updated_at=EXAMPLE_MESSAGE.created_at,
+)
+_FEEDBACK = Feedback(
+    id=UUID("5d0c8e1b-6f0a-4c52-9a1e-3f7b2d94c680"),
+    message_id=EXAMPLE_MESSAGE.id,
+    rating=5,
+    comment="正是我想找的",
+    created_at=datetime(2026, 5, 1, 12, 1, tzinfo=UTC),
+    changed_at=datetime(2026, 5, 1, 12, 1, tzinfo=UTC),
+)
+_NEW = Conversation(
+    id=EXAMPLE_CONVERSATION.id,
+    title=EXAMPLE_CONVERSATION.title,
+    created_at=EXAMPLE_CONVERSATION.created_at,
+    updated_at=EXAMPLE_CONVERSATION.created_at,
+)
+
 CONVERSATION_CREATE = operations.declare(
     "conversation_create",
     CreateConversation,
@@ -237,6 +259,9 @@ CONVERSATION_CREATE = operations.declare(
     summary="Begin an empty conversation",
     access=Access.NAMED,
     routes=(Route("POST", "/api/v1/conversations", Shape.BARE, CreateBody),),
+    errors=(errors.TOO_MANY_CONVERSATIONS,),
+    example=CreateConversation(type="conversation_create", title="诺兰的电影"),
+    example_reply=_NEW,
 )
 CONVERSATION_LIST = operations.declare(
     "conversation_list",
@@ -245,6 +270,11 @@ CONVERSATION_LIST = operations.declare(
     summary="One's conversations, the one that got a message last first",
     access=Access.NAMED,
     routes=(Route("GET", "/api/v1/conversations", Shape.BARE, ListQuery),),
+    example=ListConversations(type="conversation_list", limit=1),
+    example_reply=ConversationList(
+        items=[EXAMPLE_CONVERSATION],
+        next_before=ListPosition(EXAMPLE_CONVERSATION.updated_at, EXAMPLE_CONVERSATION.id).cursor(),
+    ),
 )
 CONVERSATION_GET = operations.declare(
     "conversation_get",
@@ -253,6 +283,11 @@ CONVERSATION_GET = operations.declare(
     summary="A conversation and a page of its messages",
     access=Access.NAMED,
     routes=(Route("GET", "/api/v1/conversations/{conversation_id}", Shape.BARE, GetQuery),),
+    errors=(errors.CONVERSATION_NOT_FOUND,),
+    example=GetConversation(type="conversation_get", conversation_id=EXAMPLE_CONVERSATION.id, limit=1),
+    example_reply=ConversationPage(
+        conversation=EXAMPLE_CONVERSATION, items=[EXAMPLE_MESSAGE], next_before=EXAMPLE_MESSAGE.id
+    ),
 )
 CONVERSATION_RENAME = operations.declare(
     "conversation_rename",
@@ -262,6 +297,9 @@ CONVERSATION_RENAME = operations.declare(
     access=Access.NAMED,
     # POST, because wx.request has no PATCH.
     routes=(Route("POST", "/api/v1/conversations/{conversation_id}/rename", Shape.BARE, RenameBody),),
+    errors=(errors.CONVERSATION_NOT_FOUND,),
+    example=RenameConversation(type="conversation_rename", conversation_id=EXAMPLE_CONVERSATION.id, title="诺兰的电影"),
+    example_reply=EXAMPLE_CONVERSATION,
 )
 CONVERSATION_DELETE = operations.declare(
     "conversation_delete",
@@ -270,6 +308,9 @@ CONVERSATION_DELETE = operations.declare(
     summary="Delete a conversation for ever",
     access=Access.NAMED,
     routes=(Route("DELETE", "/api/v1/conversations/{conversation_id}", Shape.BARE, ConversationPath),),
+    errors=(errors.CONVERSATION_NOT_FOUND,),
+    example=DeleteConversation(type="conversation_delete", conversation_id=EXAMPLE_CONVERSATION.id),
+    example_reply=ConversationDeleted(conversation_id=EXAMPLE_CONVERSATION.id),
 )
 CONVERSATION_SEARCH = operations.declare(
     "conversation_search",
@@ -278,6 +319,8 @@ CONVERSATION_SEARCH = operations.declare(
     summary="Messages of one's own that contain a text",
     access=Access.NAMED,
     routes=(Route("GET", "/api/v1/conversations/search", Shape.BARE, SearchTextQuery),),
+    example=SearchConversations(type="conversation_search", query="诺兰", limit=20),
+    example_reply=FoundMessages(items=[FoundMessage(message=EXAMPLE_MESSAGE, title=EXAMPLE_CONVERSATION.title)]),
 )
 FEEDBACK = operations.declare(
     "feedback",
@@ -286,4 +329,7 @@ FEEDBACK = operations.declare(
     summary="Say what one thinks of an answer",
     access=Access.NAMED,
     routes=(Route("POST", "/api/v1/feedback", Shape.BARE, FeedbackBody),),
+    errors=(errors.MESSAGE_NOT_FOUND,),
+    example=RateAnswer(type="feedback", message_id=EXAMPLE_MESSAGE.id, rating=5, comment="正是我想找的"),
+    example_reply=_FEEDBACK,
 )
