@@ -97,6 +97,41 @@ class ConversationTable:
             )
         return None if row is None else _conversation(row)
 
+    async def untitled(self, *, user_id: str, conversation_id: UUID) -> tuple[str, str] | None:
+        """The first question and the first answer of the user's conversation, while it has no title."""
+        async with self._postgres.connection() as connection:
+            row = await connection.fetchrow(
+                """
+                SELECT question.content AS question, answer.content AS answer FROM chat.conversations
+                CROSS JOIN LATERAL (
+                    SELECT content FROM chat.messages WHERE conversation_id = conversations.id AND role = 'user'
+                    ORDER BY position LIMIT 1
+                ) AS question
+                CROSS JOIN LATERAL (
+                    SELECT content FROM chat.messages WHERE conversation_id = conversations.id AND role = 'assistant'
+                    ORDER BY position LIMIT 1
+                ) AS answer
+                WHERE id = $1 AND user_id = $2 AND deleted_at IS NULL AND title IS NULL
+                """,
+                conversation_id,
+                user_id,
+            )
+        return None if row is None else (row["question"], row["answer"])
+
+    async def entitle(self, *, user_id: str, conversation_id: UUID, title: str) -> bool:
+        """Give the user's conversation its first title; whether it had none."""
+        async with self._postgres.connection() as connection:
+            given = await connection.fetchval(
+                """
+                UPDATE chat.conversations SET title = $3
+                WHERE id = $1 AND user_id = $2 AND deleted_at IS NULL AND title IS NULL RETURNING true
+                """,
+                conversation_id,
+                user_id,
+                title,
+            )
+        return bool(given)
+
     async def search(self, *, user_id: str, text: str, limit: int) -> list[FoundMessage]:
         """The user's messages that contain the text, whatever the case, the newest first.
 

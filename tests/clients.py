@@ -40,13 +40,29 @@ class SocketClient:
         self.openid = ""
         self.token = ""
         self.session_id = ""
+        self.news: list[Frame] = []
 
     async def send(self, message: Frame | str | bytes) -> None:
         await self.socket.send(message if isinstance(message, str | bytes) else json.dumps(message))
 
     async def receive(self) -> Frame:
+        """The next frame; what nobody asked for is put into `news`."""
         async with asyncio.timeout(PATIENCE_S):
-            frame: Frame = json.loads(await self.socket.recv())
+            while (frame := await self._frame())["type"] == "conversation_updated":
+                self.news.append(frame)
+        return frame
+
+    async def hear(self) -> Frame:
+        """The next that nobody asked for."""
+        async with asyncio.timeout(PATIENCE_S):
+            while not self.news:
+                frame = await self._frame()
+                assert frame["type"] == "conversation_updated", frame
+                self.news.append(frame)
+        return self.news.pop(0)
+
+    async def _frame(self) -> Frame:
+        frame: Frame = json.loads(await self.socket.recv())
         return frame
 
     async def receive_until(self, *types: str) -> list[Frame]:

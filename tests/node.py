@@ -27,7 +27,7 @@ def settings_for_tests(data_dir: Path, **settings: Any) -> Settings:
 
     One client in a test asks more in a minute than a person does, and a model is asked only what the test says.
     """
-    chosen = {"rate_limit_chats_per_min": 1000, "enrichment_extraction": False, **settings}
+    chosen = {"rate_limit_chats_per_min": 1000, "enrichment_extraction": False, "llm_titles": False, **settings}
     return Settings(_env_file=None, data_dir=data_dir, port=0, **chosen)
 
 

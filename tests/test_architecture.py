@@ -26,6 +26,7 @@ RANKS = {
     "wsserver.ownership": 5,
     "wsserver.hub": 4,
     "wsserver.heart": 4,
+    "wsserver.news": 4,
     "wsserver.auth": 4,
     "wsserver.settings": 4,
     "wsserver.seed_command": 4,

@@ -116,7 +116,7 @@ async def test_a_second_signal_stops_at_once(data_dir: Path) -> None:
     async with model:
         url = f"http://127.0.0.1:{model.sockets[0].getsockname()[1]}/v1"
         async with (
-            crew(data_dir, LLM_BASE_URL=url, LLM_MODEL="m", DRAIN_TIMEOUT_S="60") as started,
+            crew(data_dir, LLM_BASE_URL=url, LLM_MODEL="m", LLM_TITLES="false", DRAIN_TIMEOUT_S="60") as started,
             socket_client(started.url) as client,
         ):
             await client.login()

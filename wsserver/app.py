@@ -44,6 +44,7 @@ from storage.film_search import FilmSearch
 from storage.graph_outbox import GraphOutbox
 from storage.limits import RateLimits, UserSockets
 from storage.movies import Movies
+from storage.news import UserNews
 from storage.ownership import RunTable
 from storage.postgres import Postgres
 from storage.redis import Redis, ping
@@ -63,11 +64,12 @@ from wsserver.domains.conversations import conversation_handlers
 from wsserver.domains.movies import movie_handlers
 from wsserver.domains.watchlist import watchlist_handlers
 from wsserver.domains.watchlist_capture import WatchlistCapture
-from wsserver.film_parts import answerer_of, film_source, has_tmdb, refresh_of, tmdb_of
+from wsserver.film_parts import answerer_of, film_source, has_tmdb, refresh_of, titles_of, tmdb_of
 from wsserver.heart import Heart
 from wsserver.housekeeping import keep_house
 from wsserver.http import HttpEdge, on_http_exception
 from wsserver.hub import Hub
+from wsserver.news import News
 from wsserver.ownership import Ownership
 from wsserver.safety_parts import safety_of
 from wsserver.settings import Settings, SettingsError, load_settings
@@ -180,6 +182,7 @@ async def running(settings: Settings, listener: socket.socket, services: Service
         ownership = Ownership(RunTable(storage.undisturbed), hub, Heart(storage.database_url))
         conversations = Conversations(postgres, redis)
         conversation_table = ConversationTable(postgres, redis)
+        news = News(UserNews(redis), ownership.node)
         watchlist = Watchlist(postgres)
         answering = Answering(
             hub,
@@ -189,6 +192,7 @@ async def running(settings: Settings, listener: socket.socket, services: Service
             answerer=answerer_of(settings, http_client, postgres, films.resolver, hub),
             capture=WatchlistCapture(watchlist, movies, people_in_chinese()),
             safety=safety_of(settings, redis, http_client, sessions=sessions, metrics=metrics, hub=hub),
+            titles=titles_of(settings, http_client, conversation_table, news),
         )
         chats = Chats(
             hub, table=table, ownership=ownership, conversations=conversations, answering=answering, rates=rates
@@ -224,6 +228,7 @@ async def running(settings: Settings, listener: socket.socket, services: Service
             rates=rates,
             sessions=session_watch,
             seats=seats,
+            news=news,
             origins=frozenset(settings.cors_origins),
         )
         edge = HttpEdge(
@@ -244,6 +249,7 @@ async def running(settings: Settings, listener: socket.socket, services: Service
             middleware=_cors(settings),
             exception_handlers={HTTPException: on_http_exception, Exception: on_http_exception},
         )
+        await stack.enter_async_context(news.open())
         await stack.enter_async_context(hub.open())
         await stack.enter_async_context(ownership.open())
         await stack.enter_async_context(session_watch.open())

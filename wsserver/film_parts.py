@@ -11,6 +11,7 @@ import httpx
 import structlog
 
 from storage.budget import Budget
+from storage.conversations import ConversationTable
 from storage.demo.people import people_in_chinese
 from storage.enrichment import EnrichmentLog
 from storage.film_marks import FilmMarks
@@ -28,7 +29,9 @@ from wsserver.domains.film_fetch import FilmFetch
 from wsserver.domains.film_knowledge import FilmKnowledge
 from wsserver.domains.film_resolver import FilmResolver
 from wsserver.domains.model_answers import DEFAULT_SYSTEM_PROMPT, ModelAnswerer
+from wsserver.domains.titles import Titles
 from wsserver.hub import Hub
+from wsserver.news import News
 from wsserver.refresh import CONCURRENCY, Keeping, Refresh
 from wsserver.seeding import Wanted
 from wsserver.settings import Settings
@@ -47,6 +50,9 @@ CATALOGUE_S = 1.5
 
 EXTRACTION_TOKENS = 300
 """Of what a model reads in a question: a valid answer has about a hundred."""
+
+TITLE_TOKENS = 60
+"""Of a title that a model makes: a good one has about ten."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +147,13 @@ def answerer_of(
     # One deadline for the run and for the model: whoever gives answers longer means both.
     model = LanguageModel(servers, client, total_timeout_s=settings.run_deadline_s)
     return ModelAnswerer(model, settings.system_prompt or DEFAULT_SYSTEM_PROMPT, knowledge)
+
+
+def titles_of(settings: Settings, client: httpx.AsyncClient, table: ConversationTable, news: News) -> Titles:
+    servers = settings.model_servers()
+    if not servers or not settings.llm_titles:
+        return Titles(table, news)
+    return Titles(table, news, LanguageModel(servers, client, max_tokens=TITLE_TOKENS))
 
 
 def _extraction(settings: Settings, servers: Sequence[ModelServer], client: httpx.AsyncClient) -> FilmExtraction | None:

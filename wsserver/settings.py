@@ -78,6 +78,8 @@ class Settings(BaseSettings):
     llm_api_key: Annotated[list[SecretStr], NoDecode] = []
     llm_model: Annotated[list[str], NoDecode] = []
     llm_extra_body: dict[str, Any] = {}
+    llm_titles: bool = True
+    """Whether the model is asked, for five seconds at most, what a new conversation shall be called."""
     qwen_api_key: SecretStr | None = None
     qwen_model: str | None = None
     system_prompt: str | None = None

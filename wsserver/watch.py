@@ -54,7 +54,7 @@ class SessionWatch:
     async def open(self) -> AsyncIterator["SessionWatch"]:
         """Watch until the block ends."""
         async with Tasks().open() as tasks:
-            tasks.spawn(_keep_looking(self._look, asyncio.Event(), "sessions"), name="watch of sessions")
+            tasks.spawn(keep_looking(self._look, asyncio.Event(), "sessions"), name="watch of sessions")
             yield self
 
     def hold(self, session_id: str, end: End) -> Callable[[], None]:
@@ -104,7 +104,7 @@ class Seats:
     async def open(self) -> AsyncIterator["Seats"]:
         """Watch until the block ends, when the seats that were left are given back."""
         async with Tasks().open() as tasks:
-            tasks.spawn(_keep_looking(self._look, self._changed, "seats"), name="watch of seats")
+            tasks.spawn(keep_looking(self._look, self._changed, "seats"), name="watch of seats")
             yield self
         with contextlib.suppress(OperationError, RedisError, TimeoutError):
             async with asyncio.timeout(LAST_WORDS_S):
@@ -165,7 +165,7 @@ class Seats:
                 self._taken[seat_id][1]()
 
 
-async def _keep_looking(look: Callable[[], Awaitable[None]], changed: asyncio.Event, what: str) -> None:
+async def keep_looking(look: Callable[[], Awaitable[None]], changed: asyncio.Event, what: str) -> None:
     """Look once a second, and at once when something changed, whatever comes of it."""
     away = False
     while True:

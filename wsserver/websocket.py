@@ -47,6 +47,7 @@ from wsserver.auth import Authenticator, bearer_token
 from wsserver.dispatch import Call, Dispatcher, Reply
 from wsserver.feed import Follower
 from wsserver.hub import Stream
+from wsserver.news import News
 from wsserver.outbox import Outbox
 from wsserver.tasks import Tasks
 from wsserver.telemetry import Metrics
@@ -81,6 +82,7 @@ class Connection:
         self.address = address
         self.leave_session: Callable[[], None] = _nothing
         self.leave_seat: Callable[[], None] = _nothing
+        self.leave_news: Callable[[], None] = _nothing
         self.outbox = Outbox()
         self.session = Session(sockets.limits, time.monotonic())
         self._sockets = sockets
@@ -245,6 +247,7 @@ class Sockets:
         rates: RateLimits,
         sessions: SessionWatch,
         seats: Seats,
+        news: News,
         origins: frozenset[str],
     ) -> None:
         self.decoder = decoder
@@ -255,6 +258,7 @@ class Sockets:
         self._rates = rates
         self._sessions = sessions
         self._seats = seats
+        self._news = news
         self._origins = origins
         self._tasks = Tasks()
         self._connections: set[Connection] = set()
@@ -285,8 +289,11 @@ class Sockets:
         if before is None or after is None or after.user_id != before.user_id:
             connection.leave_seat()
             connection.leave_seat = _nothing
+            connection.leave_news()
+            connection.leave_news = _nothing
             if after is not None:
                 connection.leave_seat = self._seats.take(after.user_id, partial(connection.close, REPLACED))
+                connection.leave_news = self._news.hold(after.user_id, connection.say)
 
     def say_goodbye(self) -> None:
         """Tell every client that this node is about to stop, and when to come back."""

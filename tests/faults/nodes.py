@@ -132,6 +132,7 @@ async def fleet(
         "REDIS_URL": redis_url,
         "LLM_BASE_URL": f"{model_url}/v1",
         "LLM_MODEL": "scripted",
+        "LLM_TITLES": "false",
         **{name.upper(): value for name, value in settings.items()},
     }
     started = Fleet(given, folder)

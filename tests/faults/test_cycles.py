@@ -88,6 +88,7 @@ async def test_a_node_forgets_who_has_gone(ground: Ground, table: Table) -> None
         "REDIS_URL": ground.redis_url,
         "LLM_BASE_URL": f"{ground.model.url}/v1",
         "LLM_MODEL": "scripted",
+        "LLM_TITLES": "false",
         "LOG_LEVEL": "warning",
         "PYTHONPATH": str(ROOT),
         "JWT_SECRET": JWT_SECRET,

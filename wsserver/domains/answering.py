@@ -28,6 +28,7 @@ from storage.chat import Conversations, PastMessage, Place
 from storage.ownership import RunRow, RunTable
 from wsserver.domains.answerer import MOVIE_BASE, Answerer, Asking
 from wsserver.domains.content_safety import ContentSafety, Watch
+from wsserver.domains.titles import Titles
 from wsserver.domains.watchlist_capture import WatchlistCapture
 from wsserver.hub import FINISH_S, Hub, Run, StoppedError
 from wsserver.ownership import Ownership
@@ -81,7 +82,9 @@ class Answering:
         answerer: Answerer,
         capture: WatchlistCapture | None = None,
         safety: ContentSafety | None = None,
+        titles: Titles | None = None,
     ) -> None:
+        self._titles = titles
         self._capture = capture
         self._safety = safety
         self._hub = hub
@@ -182,6 +185,9 @@ class Answering:
             self._waiting.pop(run.request_id, None)
         message_id = await self._settle(run, asked, "done", finish_reason)
         run.publish(Complete(asked.answer, message_id, finish_reason, asked.usage))
+        if self._titles is not None and message_id is not None and asked.conversation_id is not None:
+            naming = self._titles.give(run.user_id, asked.conversation_id)
+            self._hub.spawn(naming, name=f"title after {run.request_id}")
 
     def _capturing(self, run: Run, request: SendChat) -> contextlib.AbstractAsyncContextManager[None]:
         """Beside the making of an answer, note what its question says of films, where that is wanted."""
