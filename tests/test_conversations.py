@@ -182,6 +182,39 @@ async def test_deleting_a_conversation_cancels_the_answer_that_is_being_made(mod
     gate.open()
 
 
+async def test_a_question_that_waits_in_a_conversation_goes_with_it(model_node: ModelNode) -> None:
+    gate = Gate()
+    model_node.model.queue(stalls(gate, "第一句"))
+    async with socket_client(model_node.url) as client:
+        await client.login(model_node.wechat.issue_code())
+        await client.send({"type": "chat", "query": "讲个长故事", "stream": True})
+        conversation_id = (await client.receive_until("chunk"))[0]["data"]["conversation_id"]
+        await client.send({"type": "chat", "query": "然后呢", "stream": True, "on_busy": "enqueue"})
+        await client.receive_until("chat_processing")
+        await client.send({"type": "conversation_delete", "conversation_id": conversation_id})
+        ends: list[str] = []
+        while len(ends) < 2:
+            frame = await client.receive()
+            ends += [frame["finish_reason"]] if frame["type"] == "complete" else []
+        assert ends == ["cancelled"] * 2
+        assert len(model_node.model.calls) == 1
+        assert (await client.call({"type": "history"}))["data"]["items"] == []
+
+
+async def test_another_node_deletes_the_conversation_and_the_account(model_node: ModelNode, node: TestNode) -> None:
+    gates = [Gate(), Gate()]
+    model_node.model.queue(*(stalls(gate, "第一句") for gate in gates))
+    async with socket_client(model_node.url) as client, socket_client(node.url) as other:
+        await client.login(model_node.wechat.issue_code())
+        assert (await other.call({"type": "auth", "token": client.token}))["code"] == 0
+        for message in ("conversation_delete", "account_delete"):
+            await client.send({"type": "chat", "query": "讲个长故事", "stream": True})
+            conversation_id = (await client.receive_until("chunk"))[0]["data"]["conversation_id"]
+            assert (await other.call({"type": message, "conversation_id": conversation_id}))["code"] == 0
+            assert (await client.receive_until("complete"))[-1]["finish_reason"] == "cancelled"
+        assert [await client.closed(), await other.closed()] == [4003, 4003]
+
+
 async def test_deleting_asking_and_answering_at_once_leave_no_message_behind(node: TestNode) -> None:
     async with socket_client(node.url) as client, socket_client(node.url) as other:
         code = new_code()
