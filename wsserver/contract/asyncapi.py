@@ -30,8 +30,9 @@ have an `id`, which every answer to it echoes; messages are handled concurrently
 (`Authorization: Bearer …`) or by `login` or `auth`. The subprotocol `cinewire.v1` is accepted and not needed.
 
 An error has a `reason` for programs; `retryable` and `retry_after_ms` say whether and when the same message may be sent
-again. The socket stays open, unless it is closed with one of `x-close-codes`. Ignore keys, types and reasons that you
-do not know. The same operations over HTTP are in [/openapi.json](/openapi.json).
+again. The socket stays open, unless it is closed with one of `x-close-codes`. A page of an origin that the server does
+not know is refused in the handshake, with HTTP 403. Ignore keys, types and reasons that you do not know. The same
+operations over HTTP are in [/openapi.json](/openapi.json).
 """
 
 
