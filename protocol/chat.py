@@ -470,7 +470,7 @@ RESUME = operations.declare_streaming(
     run_errors=_RUN_ERRORS,
     frames=_FRAMES,
     example=ResumeRun(type="resume", request_id=_REQUEST_ID, after_seq=4),
-    example_accepted=Resumed(recovered=True, last_seq=7, running=False),
+    example_accepted=Resumed(recovered=True, last_seq=8, running=False),
 )
 CANCEL = operations.declare(
     "cancel",

@@ -101,6 +101,15 @@ def test_every_reason_in_the_document_is_one_that_exists() -> None:
     assert reasons <= set(ERRORS)
 
 
+async def test_a_body_of_which_nothing_is_required_may_be_left_out(http: httpx.AsyncClient) -> None:
+    optional = [name for name, each in DESCRIBED.items() if not each.get("requestBody", {"required": True})["required"]]
+    assert optional == ["POST /api/v1/conversations"]
+    schema = DESCRIBED[optional[0]]["responses"]["200"]["content"]["application/json"]["schema"]
+    made = await http.post("/api/v1/conversations", headers={"X-User-ID": "u-doc"})
+    assert made.status_code == 200
+    assert problems(DOCUMENT, schema, made.json()) == []
+
+
 def test_a_chat_declares_a_frame_of_each_kind() -> None:
     assert {type(frame) for frame in CHAT.frames} == set(get_args(ChatFrame))
 

@@ -176,7 +176,7 @@ def _route(operation: AnyOperation, route: Route, schemas: Schemas) -> Json:
             }
         value = {name: one for name, one in example.items() if name not in in_path}
         described["requestBody"] = {
-            "required": True,
+            "required": any(name not in in_path for name in body.get("required", [])),
             "content": {"application/json": {"schema": schema, "example": value}},
         }
     return described
