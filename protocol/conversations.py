@@ -3,7 +3,7 @@
 import base64
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 from uuid import UUID
 
 from pydantic import AfterValidator, Field
@@ -180,17 +180,6 @@ class Feedback(Noun):
     comment: str | None
     created_at: datetime
     changed_at: datetime
-
-
-class ConversationUpdated(Noun):
-    """A frame that nobody asked for, to every socket of the user: a conversation got a title.
-
-    `{"type": "conversation_updated", "code": 0, "message": "会话已更新", "data": {"conversation_id", "title"}}`.
-    """
-
-    TYPE: ClassVar[str] = "conversation_updated"
-    conversation_id: UUID
-    title: str
 
 
 class GuestsBody(Body):

@@ -206,7 +206,7 @@ class StreamingOperation(Generic[StreamingRequestT, AcceptedT, ReplyT]):
     """A request that is accepted at once and answered by a run: frames while it goes on, one reply when it ends.
 
     The reply is complete in itself: a client that ignores every frame loses only time. `errors` are what it may be
-    refused with, `run_errors` what its run may end with, beside what everything may. `frames` are one of each kind
+    refused with, `run_errors` what its run may end with, beside what everything may. `frames` are of each kind
     that the run may send before it fails, in an order in which they may come.
     """
 

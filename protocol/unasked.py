@@ -1,6 +1,7 @@
-"""What the server says over the socket without having been asked: that it listens, and that it is about to stop."""
+"""What the server says over the socket unasked: that it listens, what became of a conversation, and that it stops."""
 
 from typing import Literal
+from uuid import UUID
 
 from protocol.errors import RESTARTING
 from protocol.operation import Noun
@@ -25,6 +26,20 @@ class Connected(Noun):
     server: ServerFacts
 
 
+class TitledConversation(Noun):
+    conversation_id: UUID
+    title: str
+
+
+class ConversationUpdated(Noun):
+    """To every socket of the user: a conversation got a title."""
+
+    type: Literal["conversation_updated"] = "conversation_updated"
+    code: Literal[0] = 0
+    message: str = "会话已更新"
+    data: TitledConversation
+
+
 class Goodbye(Noun):
     """This node stops soon: come back, to any node, after `retry_after_ms`."""
 
@@ -38,6 +53,11 @@ UNASKED: tuple[Noun, ...] = (
     Connected(
         server=ServerFacts(
             connection_id="9f86d081884c7d65", ping_interval_s=25, resume_window_s=600, max_message_bytes=65_536
+        )
+    ),
+    ConversationUpdated(
+        data=TitledConversation(
+            conversation_id=UUID("33a7437f-8c56-555c-b930-867255586e20"), title="推荐三部诺兰导演的电影"
         )
     ),
     Goodbye(retry_after_ms=1_800),

@@ -137,6 +137,11 @@ async def test_the_first_frame_is_as_the_document_says(node: TestNode) -> None:
     assert problems(DOCUMENT, MESSAGES["Connected"]["payload"], connected) == []
 
 
+async def test_what_a_user_is_told_unasked_is_as_the_document_says(client: SocketClient) -> None:
+    await client.call({"type": "chat", "query": "推荐三部诺兰导演的电影"})
+    assert problems(DOCUMENT, MESSAGES["ConversationUpdated"]["payload"], await client.hear()) == []
+
+
 async def test_the_document_is_served(http: httpx.AsyncClient) -> None:
     served = await http.get("/asyncapi.json")
     assert served.status_code == 200

@@ -98,7 +98,7 @@ class _Messages:
             ref = schemas.ref(schemas.replies[operation.name])
             answers.append(self._add(ref, operation.reply_type, "The reply", [reply_example(operation)]))
         answers.append(self._failure(f"{operation.name}_failed", socket_failures(operation), operation.error_type))
-        return request, answers
+        return request, list(dict.fromkeys(answers))
 
     def unasked(self, noun: Noun) -> str:
         """What the server says without having been asked."""

@@ -61,7 +61,7 @@ def _accepted_of(operation: StreamingOperation[Any, Any, Any]) -> BaseModel:
 def _frames_of(operation: StreamingOperation[Any, Any, Any]) -> tuple[Frame, ...]:
     if not operation.frames:
         raise MissingExampleError(
-            f"operation {operation.name!r} has no frames: add frames=(…,) to its declaration, one of each kind that its"
+            f"operation {operation.name!r} has no frames: add frames=(…,) to its declaration, of each kind that its"
             " run may send, in an order in which they may come"
         )
     return operation.frames

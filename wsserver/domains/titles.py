@@ -11,10 +11,10 @@ from contextlib import aclosing
 from uuid import UUID
 
 import structlog
+from pydantic_core import to_json
 
-from protocol.conversations import ConversationUpdated
-from protocol.envelope import encode_reply
 from protocol.errors import OperationError
+from protocol.unasked import ConversationUpdated, TitledConversation
 from storage.conversations import ConversationTable
 from wsserver.news import News
 from wsserver.vendors.llm import LanguageModel, TextDelta, Turn
@@ -75,8 +75,8 @@ class Titles:
         except OperationError as error:
             log.warning("conversation stays without a title", reason=error.kind.reason)
             return
-        updated = ConversationUpdated(conversation_id=conversation_id, title=title)
-        await self._news.tell(user_id, encode_reply(ConversationUpdated.TYPE, "会话已更新", updated, None))
+        updated = ConversationUpdated(data=TitledConversation(conversation_id=conversation_id, title=title))
+        await self._news.tell(user_id, to_json(updated))
 
     async def _from_model(self, question: str, answer: str) -> str:
         if self._model is None:
