@@ -27,6 +27,9 @@ RETRY_S = 0.3
 LAST_FLUSH_S = 3.0
 """How long a stop waits for Redis to take the last frames."""
 
+RUNS_AT_ONCE = 100
+"""Runs in one round trip: some milliseconds of this process, which everybody else waits for."""
+
 ENTRY_FRAMES = 200
 """In one entry at most: some tens of kilobytes, so that no write is long enough to hold Redis up."""
 
@@ -110,7 +113,8 @@ class RunLogWriter:
             due = self._due()
             if due:
                 try:
-                    await self._write(due)
+                    for first in range(0, len(due), RUNS_AT_ONCE):
+                        await self._write(due[first : first + RUNS_AT_ONCE])
                     warned = False
                 except OperationError as error:
                     if not warned:
@@ -124,7 +128,8 @@ class RunLogWriter:
                     # It took the commands and refuses them: repeating them would hold up all other logs.
                     log.exception("run logs refused", runs=len(due))
                     for run in due:
-                        self._give_up(run)
+                        if run in self._runs:
+                            self._give_up(run)
             if any(self._behind(run, state) for run, state in self._runs.items()):
                 self._something.set()
                 await asyncio.sleep(WATCHED_FLUSH_S)
