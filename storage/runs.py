@@ -32,11 +32,10 @@ return {'added', redis.call('HGET', KEYS[1], 'watched') or '0'}
 """KEYS: meta, log. ARGV: the owner's epoch, the seq before the entry, its last seq, its frames, the keys' life in s."""
 
 OWN = """
-if tonumber(redis.call('HGET', KEYS[1], 'epoch') or '0') < tonumber(ARGV[1]) then
-    redis.call('HSET', KEYS[1], 'epoch', ARGV[1])
+if tonumber(redis.call('HGET', KEYS[1], 'epoch') or '0') <= tonumber(ARGV[1]) then
+    redis.call('HSET', KEYS[1], 'epoch', ARGV[1], unpack(ARGV, 3))
+    redis.call('EXPIRE', KEYS[1], ARGV[2])
 end
-redis.call('HSET', KEYS[1], unpack(ARGV, 3))
-redis.call('EXPIRE', KEYS[1], ARGV[2])
 local newest = redis.call('XREVRANGE', KEYS[2], '+', '-', 'COUNT', 1)[1]
 return newest and tonumber(string.match(newest[1], '^%d+')) or 0
 """
@@ -89,7 +88,10 @@ class RunLogs:
         self._redis = redis
 
     async def own(self, request_id: str, epoch: int, description: Mapping[str, str]) -> int:
-        """Become the log's owner, above every earlier one, and describe the run: the log's last seq, 0 when empty."""
+        """Become the log's owner, above every earlier one, and describe the run: the log's last seq, 0 when empty.
+
+        Where a later owner has been, nothing changes.
+        """
         return (await self.own_all([Claim(request_id, epoch, description)]))[0]
 
     async def own_all(self, claims: Sequence[Claim]) -> list[int]:

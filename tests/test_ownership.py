@@ -79,7 +79,7 @@ async def test_an_end_is_made_up_only_when_the_log_cannot_get_it_any_more(
         assert chunk == Chunk("whole")
         assert isinstance(complete, Complete)
     await postgres_execute(
-        postgres, "UPDATE chat.runs SET ended_at = now() - interval '20 s' WHERE request_id = $1", being_logged
+        postgres, "UPDATE chat.runs SET ended_at = now() - interval '40 s' WHERE request_id = $1", being_logged
     )
     assert set(await endings([being_logged])) == {being_logged}
 

@@ -154,6 +154,9 @@ async def test_after_the_window_the_stored_message_is_given(pair: Pair, redis: R
         request_id = await ask(client)
         whole = await client.receive_until("complete")
         await redis_has_all(redis, request_id)
+        async with asyncio.timeout(PATIENCE_S):
+            while pair.one.node.hub.run(request_id) is not None:
+                await asyncio.sleep(0.01)
         await redis.delete(RUN_LOG(request_id), RUN_META(request_id))
         reply = await client.call({"type": "resume", "request_id": request_id, "after_seq": 1})
     assert reply["data"]["recovered"] is False

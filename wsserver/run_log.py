@@ -51,10 +51,11 @@ class Logged(Protocol):
 
 
 class _State:
-    __slots__ = ("described", "ended", "on_logged", "since", "watched")
+    __slots__ = ("claimed", "ended", "on_logged", "since", "watched")
 
     def __init__(self) -> None:
-        self.described = False
+        self.claimed = False
+        """Whether Redis knows the log as ours."""
         self.ended = False
         self.watched = False
         self.since = time.monotonic()
@@ -89,7 +90,6 @@ class RunLogWriter:
         known = self._runs.get(run)
         if known is not None:
             known.ended = True
-            known.described = False
             self._wake()
 
     def when_logged(self, run: Logged, then: Callable[[], None]) -> None:
@@ -137,7 +137,7 @@ class RunLogWriter:
                 self._idle.set()
 
     def _behind(self, run: Logged, state: _State) -> bool:
-        return not state.described or run.logged_seq < run.position or state.ended
+        return not state.claimed or run.logged_seq < run.position or state.ended
 
     def _due(self) -> list[Logged]:
         now = time.monotonic()
@@ -147,12 +147,16 @@ class RunLogWriter:
                 state.since = now
                 continue
             wait_s = WATCHED_FLUSH_S if state.watched else FLUSH_S
-            if self._hurry or state.ended or not state.described or now - state.since >= wait_s:
+            if self._hurry or state.ended or not state.claimed or now - state.since >= wait_s:
                 due.append(run)
         return due
 
     async def _write(self, due: Sequence[Logged]) -> None:
-        await self._describe([run for run in due if not self._runs[run].described])
+        unclaimed = [run for run in due if not self._runs[run].claimed]
+        await self._describe(unclaimed, state="running")
+        for run in unclaimed:
+            if run in self._runs:
+                self._runs[run].claimed = True
         entries, owners = [], []
         for run in due:
             frames = run.frames_after(run.logged_seq)[:ENTRY_FRAMES]
@@ -164,25 +168,18 @@ class RunLogWriter:
         for run, entry, result in zip(owners, entries, results, strict=True):
             self._took(run, entry, result)
         now = time.monotonic()
-        for run in due:
-            left = self._runs.get(run)
-            if left is not None:
-                left.since = now
-                if left.ended and left.described and run.logged_seq >= run.position:
-                    self._finish(run)
+        left = {run: self._runs[run] for run in due if run in self._runs}
+        for state in left.values():
+            state.since = now
+        # Only now: who reads that a run is over may rely on its log's being whole.
+        whole = [run for run, state in left.items() if state.ended and state.claimed and run.logged_seq >= run.position]
+        await self._describe(whole)
+        for run in whole:
+            self._finish(run)
 
-    async def _describe(self, runs: Sequence[Logged]) -> None:
+    async def _describe(self, runs: Sequence[Logged], **more: str) -> None:
         if runs:
-            # Copied: a run that ends in the meantime is described again.
-            claims = [Claim(run.request_id, run.epoch, dict(run.description)) for run in runs]
-            for run in runs:
-                self._runs[run].described = True
-            try:
-                await self._logs.own_all(claims)
-            except BaseException:
-                for run in runs:
-                    self._runs[run].described = False
-                raise
+            await self._logs.own_all([Claim(run.request_id, run.epoch, {**run.description, **more}) for run in runs])
 
     def _took(self, run: Logged, entry: Entry, result: Appended) -> None:
         state = self._runs[run]
@@ -196,7 +193,7 @@ class RunLogWriter:
                 # Redis lost what it had taken: the frames are still here.
                 run.logged_seq = result.at
             case "unknown":
-                state.described = False
+                state.claimed = False
                 run.logged_seq = 0
             case "fenced":
                 run.fence()

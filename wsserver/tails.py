@@ -93,15 +93,14 @@ class Tails:
                 continue
             watch = time.monotonic() - last_watch > WATCH_S
             try:
-                await self._read_all(watch=watch)
+                await self._read(list(self._tails.values()), watch=watch)
             except OperationError:
                 await asyncio.sleep(RETRY_S)
                 continue
             last_watch = time.monotonic() if watch else last_watch
             await asyncio.sleep(LOOK_AGAIN_S)
 
-    async def _read_all(self, *, watch: bool) -> None:
-        tails = list(self._tails.values())
+    async def _read(self, tails: Sequence[Tail], *, watch: bool) -> None:
         for first in range(0, len(tails), RUNS_AT_ONCE):
             after = {tail.request_id: tail.position for tail in tails[first : first + RUNS_AT_ONCE]}
             for request_id, frames in (await self.logs.read_many(after, watch=watch)).items():
@@ -122,11 +121,12 @@ class Tails:
                 continue
             try:
                 endings = await self.endings(quiet)
+                # The end may be there already, and only its reading be late.
+                await self._read([self._tails[name] for name in endings if name in self._tails], watch=False)
             except OperationError:
                 continue
             for request_id, frames in endings.items():
                 tail = self._tails.get(request_id)
-                # While that was looked up its end may have come after all.
                 if tail is not None and not tail.ended and tail.quiet_since < quiet_before:
                     tail.end_with(frames)
 

@@ -17,7 +17,7 @@ from tests.faults.nodes import Fleet, fleet
 CLIENTS = int(os.environ.get("DROPS_CLIENTS", "1000"))
 
 DELTAS = 400
-PER_S = min(25.0, 5_000.0 / CLIENTS)
+PER_S = min(25.0, 4_000.0 / CLIENTS)
 """Pieces a second for each: as many as two cores carry that clients, proxies, nodes, model and storage share. With more
 everybody would wait for the processors and not for the network, and be cut off before being connected again."""
 

@@ -68,6 +68,26 @@ async def test_what_was_sent_under_a_seq_is_what_the_log_has_under_it(redis: Red
     assert {seq: frame for seq, frame in sent.items() if logged.get(seq, frame) != frame} == {}
 
 
+@pytest.mark.slow
+async def test_an_end_that_is_logged_and_only_read_late_is_not_made_up(redis: Redis) -> None:
+    name = f"{RUN}-late"
+    logs, sent = RunLogs(redis), list[bytes]()
+    await logs.own(name, 1, {"user_id": "u", "state": "running"})
+    await log(logs, name, 0, LEFT)
+
+    async def logged_just_now(request_ids: Sequence[str]) -> Mapping[str, Sequence[Frame]]:
+        await log(logs, name, LEFT, LAST)
+        return await ended(request_ids)
+
+    async with Hub(logs, Metrics(), roll_up_s=0.04, deadline_s=300).open() as hub, asyncio.timeout(PATIENCE_S):
+        hub.tails.endings = logged_just_now
+        feed = await hub.feed(name)
+        feed.follow(Follower(lambda one: sent.append(one.encoded), at_once, after_seq=LEFT))
+        while not sent:
+            await asyncio.sleep(0.05)
+    assert sent == [one.encoded for one in await logs.read(name, LEFT)]
+
+
 async def test_a_follower_that_joins_while_the_log_lacks_its_end_gets_that_end_too(redis: Redis) -> None:
     logs, had, joined = RunLogs(redis), list[int](), list[int]()
     await logs.own(RUN, 1, {"user_id": "u", "state": "running"})

@@ -144,7 +144,9 @@ async def test_a_reader_that_stops_holds_up_nobody_and_loses_nothing(ground: Gro
     assert stopped_s >= STOPPED_S
     for counts in (alone, beside):
         assert (counts.closes, counts.drops, counts.resumes) == ({}, 0, 0)
-    # It was given up, and not its answers; coming back it may be given up again, now by how much it missed.
-    assert set(slow.closes) == {"4005"}
-    assert slow.resumes >= 1
+    # It was given up, and not its answers. After so long it may find no close any more, only that nobody is there;
+    # coming back it may be given up again, now by how much it missed.
+    assert set(slow.closes) <= {"4005"}
+    assert slow.closes["4005"] + slow.drops >= 1
+    assert slow.resumes + slow.resends >= 1
     assert complaints == []

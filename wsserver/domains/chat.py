@@ -54,8 +54,9 @@ INTERRUPT_POLL_S = 0.05
 LOG_LAG_S, LOG_LAG_POLLS = 2.0, 20
 """How far a log may lag behind the end of its run (a busy node's batches), and how often that is waited for."""
 
-LOG_WAIT_S = 10.0
-"""How long after a run's end its log may still get it while its owner lives: an overloaded node takes seconds."""
+LOG_WAIT_S = 30.0
+"""How long after a run's end its log may still get it while its owner lives: a node whose loop takes six seconds a turn
+needs several of them."""
 
 
 class Chats:
@@ -219,7 +220,7 @@ class Chats:
         for ended in await self._table.ended(request_ids, LEASE):
             if ended.owner_beats and ended.s_ago < LOG_WAIT_S:
                 meta = await self._hub.logs.meta(ended.row.request_id)
-                # Its owner describes the run as ended just before it logs the last frames.
+                # Its owner describes the run as ended when it has logged all of it.
                 if meta.get("state") == "running":
                     continue
             endings[ended.row.request_id] = [Restart("log_lost"), *await self._ending(ended.row)]
