@@ -229,7 +229,12 @@ class ChatReply(Noun):
 
 
 class Message(Noun):
-    """A stored message. Times are ISO 8601 in UTC. `aigc`: made by a machine, label it so."""
+    """A stored message. Times are ISO 8601 in UTC. `aigc`: made by a machine, label it so.
+
+    It follows the message `parent_id`, null for a first one. Asked otherwise or answered again, there are several that
+    follow the same one: a page has those of the `chosen` branch, each with its `siblings`, itself among them, the
+    oldest first; left out when there is no other.
+    """
 
     id: UUID
     conversation_id: UUID
@@ -238,6 +243,10 @@ class Message(Noun):
     created_at: datetime
     request_id: str | None
     finish_reason: FinishReason | None
+    parent_id: UUID | None
+    chosen: bool
+    siblings: Annotated[list[UUID], Field(exclude_if=lambda siblings: len(siblings) < 2)] = []
+    usage: Annotated[Usage | None, Field(exclude_if=lambda usage: usage is None)] = None
 
     @computed_field  # type: ignore[prop-decorator]
     @property
@@ -335,6 +344,21 @@ class WeChatChatBody(Body):
         return GuestClaim("openid", self.openid) if self.openid else None
 
 
+class ConversationChatBody(Body):
+    """`POST /api/v1/chat`: a question in a conversation, the caller's standing one by default."""
+
+    content: Query
+    conversation_id: Uuid | None = None
+    user_id: GuestName | None = None
+
+    def message(self) -> dict[str, object]:
+        wish: dict[str, object] = {"query": self.content, "stream": True}
+        return wish if self.conversation_id is None else wish | {"conversation_id": self.conversation_id}
+
+    def guest(self) -> GuestClaim | None:
+        return GuestClaim("mp", self.user_id) if self.user_id else None
+
+
 class MiniProgramChatBody(Body):
     """`POST /api/v1/mp/chat/stream`: who asks and in which of its sessions stands in the body."""
 
@@ -384,8 +408,12 @@ EXAMPLE_MESSAGE = Message(
     created_at=datetime(2026, 5, 1, 12, tzinfo=UTC),
     request_id=_REQUEST_ID,
     finish_reason="stop",
+    parent_id=UUID("0f3c5a52-7c9b-4b53-8f0e-6f6a9b0f4a11"),
+    chosen=True,
+    siblings=[UUID("f2a1c7de-0a3b-4f39-9a55-2d0d1a7f3c80"), _MESSAGE_ID],
+    usage=Usage(812, 46),
 )
-_FRAMES = (
+CHAT_FRAMES = (
     Status("retrieval", {"films": 3}),
     Chunk("克里"),
     Retract("content_unchecked"),
@@ -395,7 +423,7 @@ _FRAMES = (
     EXAMPLE_CAPTURE,
     Complete(_ANSWER, _MESSAGE_ID, "stop", None),
 )
-_RUN_ERRORS = (
+RUN_ERRORS = (
     errors.MODEL_UNAVAILABLE,
     errors.MODEL_TIMEOUT,
     errors.MODEL_BUSY,
@@ -405,6 +433,16 @@ _RUN_ERRORS = (
     errors.MODEL_REJECTED,
     errors.MODEL_MISCONFIGURED,
     errors.RUN_LOST,
+)
+
+EXAMPLE_ACCEPTED = ChatAccepted(request_id=_REQUEST_ID, conversation_id=_CONVERSATION_ID)
+EXAMPLE_REPLY = ChatReply(
+    msg=_ANSWER,
+    id=_MESSAGE_ID,
+    session_id="O8fPy2eTnVq0b3sB7mXhWc1dKzJr4aLu",
+    conversation_id=_CONVERSATION_ID,
+    request_id=_REQUEST_ID,
+    recommendations=_FILMS,
 )
 
 CHAT = operations.declare_streaming(
@@ -418,6 +456,13 @@ CHAT = operations.declare_streaming(
     routes=(
         Route(
             "POST", "/wechat/chat", Shape.ENVELOPE, WeChatChatBody, {"query": "推荐三部诺兰导演的电影", "openid": "o1"}
+        ),
+        Route(
+            "POST",
+            "/api/v1/chat",
+            Shape.TYPED_SSE,
+            ConversationChatBody,
+            {"conversation_id": str(_CONVERSATION_ID), "content": "推荐三部诺兰导演的电影"},
         ),
         Route(
             "POST",
@@ -443,18 +488,11 @@ CHAT = operations.declare_streaming(
         errors.RATE_LIMITED,
         errors.DRAINING,
     ),
-    run_errors=_RUN_ERRORS,
-    frames=_FRAMES,
+    run_errors=RUN_ERRORS,
+    frames=CHAT_FRAMES,
     example=SendChat(type="chat", id="q1", query="推荐三部诺兰导演的电影", stream=True),
-    example_accepted=ChatAccepted(request_id=_REQUEST_ID, conversation_id=_CONVERSATION_ID),
-    example_reply=ChatReply(
-        msg=_ANSWER,
-        id=_MESSAGE_ID,
-        session_id="O8fPy2eTnVq0b3sB7mXhWc1dKzJr4aLu",
-        conversation_id=_CONVERSATION_ID,
-        request_id=_REQUEST_ID,
-        recommendations=_FILMS,
-    ),
+    example_accepted=EXAMPLE_ACCEPTED,
+    example_reply=EXAMPLE_REPLY,
 )
 RESUME = operations.declare_streaming(
     "resume",
@@ -467,8 +505,8 @@ RESUME = operations.declare_streaming(
     accepted_message="成功",
     routes=(Route("GET", "/api/v1/streams/{request_id}", Shape.TYPED_SSE, StreamQuery),),
     errors=(errors.RUN_NOT_FOUND,),
-    run_errors=_RUN_ERRORS,
-    frames=_FRAMES,
+    run_errors=RUN_ERRORS,
+    frames=CHAT_FRAMES,
     example=ResumeRun(type="resume", request_id=_REQUEST_ID, after_seq=4),
     example_accepted=Resumed(recovered=True, last_seq=8, running=False),
 )

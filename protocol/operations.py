@@ -1,11 +1,12 @@
 """The one list of all operations. A new domain is added here, by name; nothing is discovered."""
 
-from protocol import accounts, belongings, chat, conversations, movies, watchlist
+from protocol import accounts, belongings, branches, chat, conversations, movies, watchlist
 from protocol.operation import merge
 
 OPERATIONS = merge(
     accounts.operations,
     belongings.operations,
+    branches.operations,
     chat.operations,
     conversations.operations,
     movies.operations,

@@ -11,6 +11,7 @@ from redis.exceptions import RedisError
 from protocol.belongings import ExportedFilm
 from protocol.chat import Message
 from protocol.conversations import Conversation, Feedback
+from storage.chat import MESSAGE_COLUMNS, message_of
 from storage.conversations import hold_user
 from storage.postgres import Postgres
 from storage.redis import HISTORY, RUN_LOG, RUN_META, Redis, is_outage
@@ -50,8 +51,8 @@ class Belongings:
         """The next messages, by conversation and position; and the position of the last one."""
         async with self._postgres.connection() as connection:
             rows = await connection.fetch(
-                """
-                SELECT id, conversation_id, role, content, created_at, request_id, finish_reason, position FROM (
+                f"""
+                SELECT {MESSAGE_COLUMNS}, position FROM (
                     SELECT messages.*, sum(octet_length(content)) OVER (
                         ORDER BY messages.conversation_id, position
                     ) - octet_length(content) AS bytes_before
@@ -62,7 +63,7 @@ class Belongings:
                           AND (messages.conversation_id, position) > ($2, $3)
                         ORDER BY conversation_id, position LIMIT $4
                     ) AS messages
-                ) AS measured
+                ) AS messages
                 WHERE bytes_before < $5 ORDER BY conversation_id, position
                 """,
                 user_id,
@@ -72,7 +73,7 @@ class Belongings:
             )
         position = rows[-1]["position"] if rows else 0
         fields = [{key: value for key, value in row.items() if key != "position"} for row in rows]
-        return [Message.model_construct(**row) for row in fields], position
+        return [message_of(row) for row in fields], position
 
     async def feedback(self, user_id: str, after: UUID) -> list[Feedback]:
         """The next ones, by message. What was said of a deleted conversation went with it."""

@@ -4,17 +4,22 @@ PostgreSQL is the truth. The hot history is a copy that may be gone or stale at 
 newest message is the one that PostgreSQL says comes right before the question.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from itertools import pairwise
-from typing import Literal
+from typing import Any, Literal
 from uuid import UUID
 
 from pydantic_core import from_json, to_json
 from redis.exceptions import RedisError
 
-from protocol.chat import Message
-from storage.postgres import Postgres, Record
+from protocol.chat import Message, Usage
+from storage.postgres import Postgres
 from storage.redis import HISTORY, Redis, is_outage
+
+MESSAGE_COLUMNS = """messages.id, messages.conversation_id, messages.role, messages.content, messages.created_at,
+    messages.request_id, messages.finish_reason, messages.parent_id, messages.chosen, messages.prompt_tokens,
+    messages.completion_tokens"""
+"""What `message_of` makes a message of."""
 
 HOT_MESSAGES = 40
 """Messages kept for the prompt: twenty exchanges, more than a small model's context holds."""
@@ -55,19 +60,22 @@ class Conversations:
     async def page(
         self, *, user_id: str, conversation_id: UUID, limit: int, before: UUID | None
     ) -> tuple[list[Message], bool]:
-        """The newest `limit` messages, or those before the message `before`, oldest first; and whether more are older.
+        """The newest `limit` messages of the chosen branch, or those before the message `before`, oldest first.
 
-        Empty for a conversation that is not this user's, as for one that is not there.
+        And whether more are older. Empty for a conversation that is not this user's, as for one that is not there.
         """
         async with self._postgres.connection() as connection:
             rows = await connection.fetch(
-                """
-                SELECT messages.id, messages.conversation_id, messages.role, messages.content, messages.created_at,
-                       messages.request_id, messages.finish_reason
+                f"""
+                SELECT {MESSAGE_COLUMNS}, (
+                    SELECT array_agg(beside.id ORDER BY beside.position) FROM chat.messages AS beside
+                    WHERE coalesce(beside.parent_id, beside.conversation_id)
+                        = coalesce(messages.parent_id, messages.conversation_id)
+                ) AS siblings
                 FROM chat.messages
                 JOIN chat.conversations ON conversations.id = messages.conversation_id
                 WHERE messages.conversation_id = $1 AND conversations.user_id = $2 AND conversations.deleted_at IS NULL
-                  AND ($3::uuid IS NULL OR messages.position < (
+                  AND messages.chosen AND ($3::uuid IS NULL OR messages.position < (
                       SELECT position FROM chat.messages WHERE id = $3 AND conversation_id = $1
                   ))
                 ORDER BY messages.position DESC
@@ -78,7 +86,7 @@ class Conversations:
                 before,
                 limit + 1,
             )
-        return [_message(row) for row in reversed(rows[:limit])], len(rows) > limit
+        return [message_of(dict(row)) for row in reversed(rows[:limit])], len(rows) > limit
 
     async def owns(self, *, user_id: str, conversation_id: UUID) -> bool:
         """Whether the conversation is there and this user's."""
@@ -105,7 +113,7 @@ class Conversations:
             rows = await connection.fetch(
                 """
                 SELECT position, role, content FROM chat.messages
-                WHERE conversation_id = $1 AND position <= $2
+                WHERE conversation_id = $1 AND chosen AND position <= $2
                 ORDER BY position DESC LIMIT $3
                 """,
                 conversation_id,
@@ -134,7 +142,7 @@ class Conversations:
             PastMessage(Place(position, previous), role, text)
             for position, previous, role, text in map(from_json, entries)
         )
-        return sorted(messages, key=lambda message: message.place.position)
+        return list(messages)
 
     async def _write_hot(self, conversation_id: UUID, messages: list[PastMessage], *, anew: bool) -> None:
         key = HISTORY(str(conversation_id))
@@ -150,18 +158,23 @@ class Conversations:
 
 def _unbroken(hot: list[PastMessage], newest: int) -> list[PastMessage] | None:
     """The messages up to the one at `newest`, or None when one of them is missing: each names the one before it."""
-    past = [message for message in hot if message.place.position <= newest]
-    if not past or past[-1].place.position != newest:
-        return None
-    if any(later.place.previous != earlier.place.position for earlier, later in pairwise(past)):
-        return None
-    whole = past[0].place.previous is None or len(hot) >= HOT_MESSAGES
-    return past if whole else None
+    at = {message.place.position: message for message in hot}
+    past: list[PastMessage] = []
+    position: int | None = newest
+    while position is not None and (message := at.get(position)) is not None:
+        past.append(message)
+        position = message.place.previous
+    past.reverse()
+    return past if position is None or len(past) >= HOT_MESSAGES else None
 
 
 def _hot_entry(message: PastMessage) -> bytes:
     return to_json((message.place.position, message.place.previous, message.role, message.content))
 
 
-def _message(row: Record) -> Message:
-    return Message.model_construct(**dict(row))
+def message_of(row: Mapping[str, Any]) -> Message:
+    """The message of a row with MESSAGE_COLUMNS, and with whatever else a message has."""
+    fields = dict(row)
+    prompt_tokens, completion_tokens = fields.pop("prompt_tokens"), fields.pop("completion_tokens")
+    usage = None if prompt_tokens is None or completion_tokens is None else Usage(prompt_tokens, completion_tokens)
+    return Message.model_construct(**fields, usage=usage)

@@ -9,9 +9,10 @@ from uuid import UUID, uuid4
 
 from redis.exceptions import RedisError
 
-from protocol.chat import Message
 from protocol.conversations import MAX_CONVERSATIONS, Conversation, Feedback, FoundMessage, ListPosition
 from protocol.errors import TOO_MANY_CONVERSATIONS, OperationError
+from storage.branches import choose
+from storage.chat import MESSAGE_COLUMNS, message_of
 from storage.postgres import Connection, Postgres, Record
 from storage.redis import HISTORY, Redis, is_outage
 
@@ -141,17 +142,16 @@ class ConversationTable:
         """
         async with self._postgres.connection() as connection:
             rows = await connection.fetch(
-                """
-                SELECT recent.title, said.* FROM (
+                f"""
+                SELECT recent.title, {MESSAGE_COLUMNS} FROM (
                     SELECT id, title FROM chat.conversations WHERE user_id = $1 AND deleted_at IS NULL
                     ORDER BY updated_at DESC, id DESC LIMIT $4
                 ) AS recent
                 CROSS JOIN LATERAL (
-                    SELECT id, conversation_id, role, content, created_at, request_id, finish_reason, position
-                    FROM chat.messages WHERE conversation_id = recent.id ORDER BY position DESC LIMIT $5
-                ) AS said
-                WHERE strpos(lower(said.content), lower($2)) > 0
-                ORDER BY said.position DESC LIMIT $3
+                    SELECT * FROM chat.messages WHERE conversation_id = recent.id ORDER BY position DESC LIMIT $5
+                ) AS messages
+                WHERE strpos(lower(messages.content), lower($2)) > 0
+                ORDER BY messages.position DESC LIMIT $3
                 """,
                 user_id,
                 text,
@@ -182,6 +182,24 @@ class ConversationTable:
                 comment,
             )
         return None if row is None else Feedback.model_construct(**dict(row))
+
+    async def choose(self, *, user_id: str, message_id: UUID) -> Conversation | None:
+        """Choose the branch of the user's message: its conversation. Raises CONVERSATION_BUSY."""
+        async with self._postgres.transaction() as connection:
+            await hold_user(connection, user_id)
+            row = await connection.fetchrow(
+                """
+                SELECT conversations.id, title, conversations.created_at, updated_at
+                FROM chat.messages JOIN chat.conversations ON conversations.id = messages.conversation_id
+                WHERE messages.id = $1 AND user_id = $2 AND deleted_at IS NULL
+                """,
+                message_id,
+                user_id,
+            )
+            if row is None:
+                return None
+            await choose(connection, conversation_id=row["id"], message_id=message_id)
+        return _conversation(row)
 
     async def delete(self, *, user_id: str, conversation_id: UUID) -> list[str] | None:
         """Delete the user's conversation and have its answers end: their request ids. None when there is no such one.
@@ -263,5 +281,4 @@ def _conversation(row: Record) -> Conversation:
 def _found_message(row: Record) -> FoundMessage:
     fields = dict(row)
     title = fields.pop("title")
-    del fields["position"]
-    return FoundMessage.model_construct(message=Message.model_construct(**fields), title=title)
+    return FoundMessage.model_construct(message=message_of(fields), title=title)

@@ -21,7 +21,8 @@ from protocol.errors import (
     TOO_MANY_RUNS,
     OperationError,
 )
-from storage.chat import Place
+from storage.branches import Question, choose, cut, find_question
+from storage.chat import MESSAGE_COLUMNS, Place, message_of
 from storage.postgres import Connection, Postgres, Record
 
 MAX_RUNS_OF_USER = 3
@@ -82,6 +83,14 @@ class Ended:
         return self.row.ended_s_ago or 0.0
 
 
+@dataclass(frozen=True, slots=True)
+class Revision:
+    """What a run does to what was said: it answers the message's question again, or it `asks_otherwise`."""
+
+    message_id: UUID
+    asks_otherwise: bool
+
+
 _COLUMNS = """request_id, user_id, session_id, client_id, conversation_id, state, epoch, takeovers, position, previous,
     extract(epoch FROM clock_timestamp() - ended_at)::double precision AS ended_s_ago, request"""
 
@@ -105,11 +114,13 @@ class RunTable:
         question: str,
         node: str,
         enqueue: bool,
+        revision: Revision | None = None,
     ) -> tuple[RunRow, bool]:
         """Store a question and the run that shall answer it: the run, and whether it was begun by this call.
 
         Sent again under the same `client_id` it gives the run that there is. Without `conversation_id` (incognito)
-        no message is stored. Raises CONVERSATION_NOT_FOUND, TOO_MANY_RUNS, CONVERSATION_BUSY, QUEUE_FULL.
+        no message is stored. A `revision` is never enqueued. Raises CONVERSATION_NOT_FOUND, MESSAGE_NOT_FOUND,
+        TOO_MANY_RUNS, CONVERSATION_BUSY, QUEUE_FULL.
         """
         async with self._postgres.transaction() as connection:
             # One at a time for each user: the checks below and the row that they are for are then one step.
@@ -120,7 +131,9 @@ class RunTable:
                 await _check_conversation(connection, conversation_id, user_id, create=create_conversation)
             state = await _room(connection, user_id, conversation_id, enqueue=enqueue)
             place = None
-            if conversation_id is not None and state == "running":
+            if revision is not None:
+                place = await _revise(connection, user_id, request_id, question, revision)
+            elif conversation_id is not None and state == "running":
                 place = await _store_question(connection, conversation_id, request_id, question)
             row = await connection.fetchrow(
                 f"""
@@ -217,7 +230,7 @@ class RunTable:
                 """
                 UPDATE chat.runs SET state = $3, ended_at = coalesce(ended_at, now()), request = NULL
                 WHERE request_id = $1 AND epoch = $2 AND state IN ('queued', 'running', $3)
-                RETURNING conversation_id
+                RETURNING conversation_id, position
                 """,
                 request_id,
                 epoch,
@@ -229,17 +242,19 @@ class RunTable:
                 return None
             row = await connection.fetchrow(
                 """
-                WITH touched AS (UPDATE chat.conversations SET updated_at = clock_timestamp() WHERE id = $2)
+                WITH touched AS (UPDATE chat.conversations SET updated_at = clock_timestamp() WHERE id = $2),
+                question AS (
+                    SELECT id, request_id FROM chat.messages WHERE conversation_id = $2 AND position = $9
+                ),
+                stored AS (SELECT FROM chat.messages WHERE request_id = $4 AND role = 'assistant')
                 INSERT INTO chat.messages (
                     id, conversation_id, role, content, request_id, finish_reason,
-                    prompt_tokens, completion_tokens, recommendations
+                    prompt_tokens, completion_tokens, recommendations, parent_id
                 )
-                VALUES ($1, $2, 'assistant', $3, $4, $5, $6, $7, $8)
+                VALUES ($1, $2, 'assistant', $3, $4, $5, $6, $7, $8, (SELECT id FROM question))
                 ON CONFLICT (request_id, role) DO UPDATE SET request_id = excluded.request_id
-                RETURNING id, position, (
-                    SELECT max(earlier.position) FROM chat.messages AS earlier
-                    WHERE earlier.conversation_id = $2 AND earlier.position < messages.position
-                ) AS previous
+                RETURNING id, position,
+                    NOT EXISTS (SELECT FROM stored) AND (SELECT request_id <> $4 FROM question) AS made_again
                 """,
                 message_id,
                 ended["conversation_id"],
@@ -249,9 +264,12 @@ class RunTable:
                 usage and usage.prompt_tokens,
                 usage and usage.completion_tokens,
                 None if recommendations is None else recommendations.wire()["content"],
+                ended["position"],
             )
-        assert row is not None  # noqa: S101 (RETURNING after an upsert gives a row)
-        return row["id"], Place(row["position"], row["previous"])
+            assert row is not None  # noqa: S101 (RETURNING after an upsert gives a row)
+            if row["made_again"]:
+                await _take_the_place(connection, row["id"], ended["conversation_id"], after=ended["position"])
+        return row["id"], Place(row["position"], ended["position"])
 
     async def find(self, *, user_id: str, request_id: str) -> RunRow | None:
         """The user's run, None when there is none or it is somebody else's."""
@@ -281,9 +299,8 @@ class RunTable:
         """The stored answer of the user's run, however long ago."""
         async with self._postgres.connection() as connection:
             row = await connection.fetchrow(
-                """
-                SELECT messages.id, messages.conversation_id, messages.role, messages.content, messages.created_at,
-                       messages.request_id, messages.finish_reason
+                f"""
+                SELECT {MESSAGE_COLUMNS}
                 FROM chat.messages JOIN chat.conversations ON conversations.id = messages.conversation_id
                 WHERE messages.request_id = $1 AND messages.role = 'assistant' AND conversations.user_id = $2
                   AND conversations.deleted_at IS NULL
@@ -291,7 +308,12 @@ class RunTable:
                 request_id,
                 user_id,
             )
-        return None if row is None else Message.model_construct(**dict(row))
+        return None if row is None else message_of(dict(row))
+
+    async def question(self, *, user_id: str, message_id: UUID) -> Question:
+        """The user's question of this id, or that of the answer of this id. Raises MESSAGE_NOT_FOUND."""
+        async with self._postgres.transaction() as connection:
+            return await find_question(connection, user_id=user_id, message_id=message_id)
 
     async def ask_to_stop(
         self, *, user_id: str, request_id: str | None, client_id: str | None, stop: Stop
@@ -458,15 +480,34 @@ async def _room(
     return "running"
 
 
+async def _revise(connection: Connection, user_id: str, request_id: str, question: str, revision: Revision) -> Place:
+    """Where the question stands that is answered again, or that is asked instead of an earlier one."""
+    earlier = await find_question(connection, user_id=user_id, message_id=revision.message_id)
+    if not earlier.chosen:
+        await choose(connection, conversation_id=earlier.conversation_id, message_id=earlier.id)
+    if not revision.asks_otherwise:
+        return earlier.place
+    await cut(connection, conversation_id=earlier.conversation_id, after=earlier.place.previous or 0)
+    return await _store_question(connection, earlier.conversation_id, request_id, question)
+
+
+async def _take_the_place(connection: Connection, message_id: UUID, conversation_id: UUID, *, after: int) -> None:
+    """Let an answer that was made again end the chosen branch, instead of what follows its question there."""
+    await cut(connection, conversation_id=conversation_id, after=after)
+    await connection.execute("UPDATE chat.messages SET chosen = true WHERE id = $1", message_id)
+
+
 async def _store_question(connection: Connection, conversation_id: UUID, request_id: str, question: str) -> Place:
     row = await connection.fetchrow(
         """
-        WITH touched AS (UPDATE chat.conversations SET updated_at = clock_timestamp() WHERE id = $2)
-        INSERT INTO chat.messages (id, conversation_id, role, content, request_id)
-        VALUES ($1, $2, 'user', $3, $4)
-        RETURNING position, (
-            SELECT max(earlier.position) FROM chat.messages AS earlier WHERE earlier.conversation_id = $2
-        ) AS previous
+        WITH touched AS (UPDATE chat.conversations SET updated_at = clock_timestamp() WHERE id = $2),
+        newest AS (
+            SELECT id, position FROM chat.messages WHERE conversation_id = $2 AND chosen
+            ORDER BY position DESC LIMIT 1
+        )
+        INSERT INTO chat.messages (id, conversation_id, role, content, request_id, parent_id)
+        VALUES ($1, $2, 'user', $3, $4, (SELECT id FROM newest))
+        RETURNING position, (SELECT position FROM newest) AS previous
         """,
         uuid4(),
         conversation_id,

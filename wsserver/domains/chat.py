@@ -9,8 +9,9 @@ from uuid import UUID
 
 from pydantic_core import from_json
 
-from protocol import chat
+from protocol import branches, chat
 from protocol.accounts import Caller
+from protocol.branches import EditQuestion, RegenerateAnswer
 from protocol.chat import (
     CancelAccepted,
     CancelRun,
@@ -38,7 +39,7 @@ from protocol.errors import (
 from protocol.watchlist import WatchlistCaptured
 from storage.chat import Conversations
 from storage.limits import RateLimits
-from storage.ownership import RunRow, RunTable
+from storage.ownership import Revision, RunRow, RunTable
 from storage.runs import LoggedFrame
 from wsserver.dispatch import Call, Handlers
 from wsserver.domains.answering import Answering
@@ -87,13 +88,35 @@ class Chats:
         TOO_MANY_RUNS, RATE_LIMITED, DRAINING, STORAGE_UNAVAILABLE.
         """
         caller = call.known_caller
+        conversation_id = None if request.incognito else request.conversation_id or caller.conversation_id
+        return await self._start(caller, request, conversation_id)
+
+    async def regenerate(self, call: Call, request: RegenerateAnswer) -> Stream[ChatReply]:
+        """Begin another answer to a question. Raises MESSAGE_NOT_FOUND, for somebody else's too, and as `start`."""
+        return await self._revise(call.known_caller, request, None)
+
+    async def edit(self, call: Call, request: EditQuestion) -> Stream[ChatReply]:
+        """Store a question instead of an earlier one, and begin its answer. Raises as `regenerate`."""
+        return await self._revise(call.known_caller, request, request.query)
+
+    async def _revise(
+        self, caller: Caller, request: RegenerateAnswer | EditQuestion, query: str | None
+    ) -> Stream[ChatReply]:
+        question = await self._table.question(user_id=caller.user_id, message_id=request.message_id)
+        wish = request.model_dump(exclude={"type", "message_id", "query"})
+        asked = SendChat(type="chat", query=query or question.content, conversation_id=question.conversation_id, **wish)
+        revision = Revision(question.id, asks_otherwise=query is not None)
+        return await self._start(caller, asked, question.conversation_id, revision)
+
+    async def _start(
+        self, caller: Caller, request: SendChat, conversation_id: UUID | None, revision: Revision | None = None
+    ) -> Stream[ChatReply]:
         self._hub.accepts_runs()
         await self._rates.chat_allowed(caller.user_id, request.id)
-        conversation_id = None if request.incognito else request.conversation_id or caller.conversation_id
         request_id = uuid.uuid4().hex
         self._ownership.beginning.add(request_id)
         try:
-            row, is_new = await self._begin(request_id, caller, request, conversation_id)
+            row, is_new = await self._begin(request_id, caller, request, conversation_id, revision)
             feed: Feed = self._answering.launch(row, request) if is_new else await self._feed_of(row)
         finally:
             self._ownership.beginning.discard(request_id)
@@ -106,7 +129,12 @@ class Chats:
         )
 
     async def _begin(
-        self, request_id: str, caller: Caller, request: SendChat, conversation_id: UUID | None
+        self,
+        request_id: str,
+        caller: Caller,
+        request: SendChat,
+        conversation_id: UUID | None,
+        revision: Revision | None,
     ) -> tuple[RunRow, bool]:
         give_up_at = time.monotonic() + INTERRUPT_S
         while True:
@@ -122,6 +150,7 @@ class Chats:
                     question=request.query,
                     node=self._ownership.node,
                     enqueue=request.on_busy == "enqueue",
+                    revision=revision,
                 )
             except OperationError as error:
                 busy = error.kind is CONVERSATION_BUSY and conversation_id is not None
@@ -289,6 +318,8 @@ def chat_handlers(chats: Chats) -> Handlers:
     """Handlers of the chat operations."""
     handlers = Handlers()
     handlers.on_stream(chat.CHAT)(chats.start)
+    handlers.on_stream(branches.REGENERATE)(chats.regenerate)
+    handlers.on_stream(branches.EDIT)(chats.edit)
     handlers.on_stream(chat.RESUME)(chats.resume)
     handlers.on(chat.CANCEL)(chats.cancel)
     handlers.on(chat.HISTORY)(chats.history)

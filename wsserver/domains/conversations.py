@@ -1,6 +1,7 @@
 """Conversations: making, listing, reading, naming, searching and deleting them, and what one thinks of an answer."""
 
-from protocol import conversations
+from protocol import branches, conversations
+from protocol.branches import ChooseBranch
 from protocol.conversations import (
     Conversation,
     ConversationDeleted,
@@ -54,6 +55,13 @@ def conversation_handlers(table: ConversationTable, said: Conversations, hub: Hu
     async def rename(call: Call, request: RenameConversation) -> Conversation:
         user_id, conversation_id = call.known_caller.user_id, request.conversation_id
         return _found(await table.rename(user_id=user_id, conversation_id=conversation_id, title=request.title))
+
+    @handlers.on(branches.BRANCH_CHOOSE)
+    async def choose(call: Call, request: ChooseBranch) -> Conversation:
+        conversation = await table.choose(user_id=call.known_caller.user_id, message_id=request.message_id)
+        if conversation is None:
+            raise OperationError(MESSAGE_NOT_FOUND)
+        return conversation
 
     @handlers.on(conversations.CONVERSATION_DELETE)
     async def delete(call: Call, request: DeleteConversation) -> ConversationDeleted:
