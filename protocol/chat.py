@@ -245,7 +245,7 @@ class Message(Noun):
     finish_reason: FinishReason | None
     parent_id: UUID | None
     chosen: bool
-    siblings: Annotated[list[UUID], Field(exclude_if=lambda siblings: len(siblings) < 2)] = []
+    siblings: list[UUID] = Field(default_factory=list, exclude_if=lambda siblings: len(siblings) < 2)
     usage: Annotated[Usage | None, Field(exclude_if=lambda usage: usage is None)] = None
 
     @computed_field  # type: ignore[prop-decorator]

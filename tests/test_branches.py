@@ -4,15 +4,23 @@ import asyncio
 import contextlib
 import uuid
 from collections.abc import AsyncIterator
+from datetime import timedelta
 
 import httpx
 import pytest
 
+from protocol.chat import Message
+from protocol.errors import OperationError
+from storage.chat import Conversations
+from storage.embedded import Services
+from storage.ownership import Revision, RunRow, RunTable
 from storage.postgres import Postgres
+from storage.redis import Redis
+from storage.schema import migrate
 from tests.clients import PATIENCE_S, Frame, HttpClient, SocketClient, Transport, events, new_code, socket_client
 from tests.clients import text_of as shown
 from tests.conftest import ModelNode
-from tests.node import TestNode
+from tests.databases import fresh_database
 from tests.standins.llm import breaks_off, fails, says, stalls
 from tests.standins.server import Gate
 
@@ -43,6 +51,17 @@ async def page(transport: Transport) -> list[Frame]:
     assert [item["parent_id"] for item in items] == [None, *(item["id"] for item in items[:-1])][: len(items)]
     assert all(item["chosen"] for item in items)
     return items
+
+
+async def exported(transport: Transport) -> list[Frame]:
+    """All of one's messages, in the order in which they were stored."""
+    messages: list[Frame] = []
+    after: dict[str, object] = {}
+    while after.get("after", "") is not None:
+        data = (await transport.call({"type": "account_export", **after}))["data"]
+        messages += data["messages"]
+        after = {"after": data["next_after"]}
+    return messages
 
 
 def said(items: list[Frame]) -> list[str]:
@@ -133,8 +152,7 @@ async def test_a_conversation_goes_on_from_the_branch_that_was_chosen(asker: Tra
     assert said(await page(asker)) == ["一", "甲", "二改", "戊"]
     assert await prompt(model_node, 4) == ["一", "甲", "二改"]
     # Nothing of it was lost.
-    exported = await asker.call({"type": "account_export"})
-    messages = [item for item in exported["data"]["messages"]]
+    messages = await exported(asker)
     assert sorted(said(messages)) == sorted(["一", "甲", "二", "乙", "二改", "丙", "三", "丁", "戊"])
     assert said([item for item in messages if item["chosen"]]) == ["一", "甲", "二改", "戊"]
 
@@ -267,7 +285,7 @@ async def test_a_long_branch_is_chosen_whole(client: SocketClient, postgres: Pos
             INSERT INTO chat.messages (id, conversation_id, role, content, request_id, finish_reason, parent_id)
             SELECT id, $3, CASE number % 2 WHEN 1 THEN 'user' ELSE 'assistant' END, number::text, 'deep-' || number / 2,
                    CASE number % 2 WHEN 0 THEN 'stop' END, parent_id
-            FROM said ORDER BY number
+            FROM said ORDER BY said.number
             """,
             uuid.uuid4(),
             uuid.UUID(first["id"]),
@@ -307,3 +325,81 @@ async def test_two_who_answer_again_at_once_do_it_one_after_the_other(model_node
         items = await page(one)
         assert len(items[1]["siblings"]) == 1 + len(made)
         assert items[1]["id"] in [reply["data"]["id"] for reply in made]
+
+
+@pytest.fixture
+async def apart(services: Services) -> AsyncIterator[Postgres]:
+    """A database that no server looks after: nobody takes over what is left there."""
+    assert services.database_url is not None
+    async with fresh_database(services.database_url) as database_url:
+        await migrate(database_url)
+        async with Postgres.open(database_url, size=2) as opened:
+            yield opened
+
+
+async def begin(
+    table: RunTable, user_id: str, conversation_id: uuid.UUID, question: str, revision: Revision | None = None
+) -> RunRow:
+    row, is_new = await table.begin(
+        request_id=uuid.uuid4().hex,
+        user_id=user_id,
+        session_id="s",
+        client_id=None,
+        conversation_id=conversation_id,
+        create_conversation=True,
+        request={"query": question},
+        question=question,
+        node="one",
+        enqueue=False,
+        revision=revision,
+    )
+    assert is_new
+    return row
+
+
+async def finish(table: RunTable, row: RunRow) -> uuid.UUID:
+    stored = await table.finish(
+        request_id=row.request_id,
+        epoch=row.epoch,
+        state="done",
+        message_id=uuid.uuid4(),
+        content="答",
+        finish_reason="stop",
+        usage=None,
+        recommendations=None,
+    )
+    assert stored is not None
+    return stored[0]
+
+
+async def test_an_end_that_is_stored_again_changes_nothing_that_came_after_it(apart: Postgres, redis: Redis) -> None:
+    table, conversation_id = RunTable(apart), uuid.uuid4()
+    first = await begin(table, "u", conversation_id, "一")
+    answer_id = await finish(table, first)
+    again = await begin(table, "u", conversation_id, "一", Revision(answer_id, asks_otherwise=False))
+    new_id = await finish(table, again)
+    last_id = await finish(table, await begin(table, "u", conversation_id, "二"))
+    # As after a commit whose answer was lost.
+    assert await finish(table, again) == new_id
+    assert await finish(table, first) == answer_id
+    branch = await chosen(Conversations(apart, redis), conversation_id)
+    assert [message.id for message in branch][1::2] == [new_id, last_id]
+
+
+async def test_a_revision_is_made_whole_by_who_takes_it_over(apart: Postgres, redis: Redis) -> None:
+    table, conversation_id = RunTable(apart), uuid.uuid4()
+    answer_id = await finish(table, await begin(table, "u", conversation_id, "一"))
+    again = await begin(table, "u", conversation_id, "一", Revision(answer_id, asks_otherwise=False))
+    await table.hand_over("one", [again.request_id])
+    (taken,) = await table.take_over("two", timedelta(hours=1), 10)
+    assert (taken.request_id, taken.place, taken.epoch) == (again.request_id, again.place, again.epoch + 1)
+    with pytest.raises(OperationError, match="run_not_found"):
+        await finish(table, again)
+    new_id = await finish(table, taken)
+    question, answer = await chosen(Conversations(apart, redis), conversation_id)
+    assert (question.content, answer.id, answer.siblings) == ("一", new_id, [answer_id, new_id])
+
+
+async def chosen(conversations: Conversations, conversation_id: uuid.UUID) -> list[Message]:
+    messages, _ = await conversations.page(user_id="u", conversation_id=conversation_id, limit=9, before=None)
+    return messages
