@@ -16,6 +16,10 @@ PATIENCE_S = 15.0
 """How long a test waits for anything: a wait that ends here has failed."""
 
 
+UNKNOWN_ID = "0b1f4a86-53a1-4c0e-9d0b-6a2f6b0c7a11"
+"""An id that nothing has."""
+
+
 class Transport(Protocol):
     """What a test of behaviour needs of either transport."""
 

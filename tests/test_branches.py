@@ -17,7 +17,17 @@ from storage.ownership import Revision, RunRow, RunTable
 from storage.postgres import Postgres
 from storage.redis import Redis
 from storage.schema import migrate
-from tests.clients import PATIENCE_S, Frame, HttpClient, SocketClient, Transport, events, new_code, socket_client
+from tests.clients import (
+    PATIENCE_S,
+    UNKNOWN_ID,
+    Frame,
+    HttpClient,
+    SocketClient,
+    Transport,
+    events,
+    new_code,
+    socket_client,
+)
 from tests.clients import text_of as shown
 from tests.conftest import ModelNode
 from tests.databases import fresh_database
@@ -227,9 +237,9 @@ async def test_what_is_somebody_elses_or_nobodys_cannot_be_revised(asker: Transp
     [
         ({"type": "regenerate"}, "message_id"),
         ({"type": "regenerate", "message_id": "1"}, "message_id"),
-        ({"type": "edit", "message_id": str(uuid.uuid4())}, "query"),
-        ({"type": "edit", "message_id": str(uuid.uuid4()), "query": " "}, "query"),
-        ({"type": "edit", "message_id": str(uuid.uuid4()), "query": "长" * 8_001}, "query"),
+        ({"type": "edit", "message_id": UNKNOWN_ID}, "query"),
+        ({"type": "edit", "message_id": UNKNOWN_ID, "query": " "}, "query"),
+        ({"type": "edit", "message_id": UNKNOWN_ID, "query": "长" * 8_001}, "query"),
         ({"type": "branch_choose", "message_id": 7}, "message_id"),
     ],
 )

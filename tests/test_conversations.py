@@ -10,7 +10,7 @@ import pytest
 from storage.conversations import ConversationTable
 from storage.postgres import Postgres
 from storage.redis import Redis
-from tests.clients import PATIENCE_S, Frame, SocketClient, Transport, new_code, socket_client, text_of
+from tests.clients import PATIENCE_S, UNKNOWN_ID, Frame, SocketClient, Transport, new_code, socket_client, text_of
 from tests.conftest import ModelNode
 from tests.node import TestNode
 from tests.standins.llm import stalls
@@ -367,10 +367,10 @@ async def test_the_mini_programs_guest_sees_its_chats_under_its_name(http: httpx
         ({"type": "conversation_list", "before": 7}, "before"),
         ({"type": "conversation_get"}, "conversation_id"),
         ({"type": "conversation_get", "conversation_id": "x"}, "conversation_id"),
-        ({"type": "conversation_get", "conversation_id": str(uuid.uuid4()), "limit": 201}, "limit"),
-        ({"type": "conversation_get", "conversation_id": str(uuid.uuid4()), "before": "x"}, "before"),
-        ({"type": "conversation_rename", "conversation_id": str(uuid.uuid4())}, "title"),
-        ({"type": "conversation_rename", "conversation_id": str(uuid.uuid4()), "title": ""}, "title"),
+        ({"type": "conversation_get", "conversation_id": UNKNOWN_ID, "limit": 201}, "limit"),
+        ({"type": "conversation_get", "conversation_id": UNKNOWN_ID, "before": "x"}, "before"),
+        ({"type": "conversation_rename", "conversation_id": UNKNOWN_ID}, "title"),
+        ({"type": "conversation_rename", "conversation_id": UNKNOWN_ID, "title": ""}, "title"),
         ({"type": "conversation_search"}, "query"),
         ({"type": "conversation_search", "query": " "}, "query"),
         ({"type": "conversation_search", "query": "长" * 101}, "query"),

@@ -6,7 +6,7 @@ import httpx
 import pytest
 
 from storage.postgres import Postgres
-from tests.clients import Frame, SocketClient, Transport, socket_client
+from tests.clients import UNKNOWN_ID, Frame, SocketClient, Transport, socket_client
 from tests.node import TestNode
 
 PATH = "/api/v1/feedback"
@@ -72,13 +72,13 @@ async def test_a_guest_rates_its_own_and_nobody_rates_nothing(client: SocketClie
     [
         ({"rating": 3}, "message_id"),
         ({"message_id": "x", "rating": 3}, "message_id"),
-        ({"message_id": str(uuid.uuid4())}, "rating"),
-        ({"message_id": str(uuid.uuid4()), "rating": 0}, "rating"),
-        ({"message_id": str(uuid.uuid4()), "rating": 6}, "rating"),
-        ({"message_id": str(uuid.uuid4()), "rating": "5"}, "rating"),
-        ({"message_id": str(uuid.uuid4()), "rating": True}, "rating"),
-        ({"message_id": str(uuid.uuid4()), "rating": 3, "comment": "长" * 1001}, "comment"),
-        ({"message_id": str(uuid.uuid4()), "rating": 3, "comment": "a\x00"}, "comment"),
+        ({"message_id": UNKNOWN_ID}, "rating"),
+        ({"message_id": UNKNOWN_ID, "rating": 0}, "rating"),
+        ({"message_id": UNKNOWN_ID, "rating": 6}, "rating"),
+        ({"message_id": UNKNOWN_ID, "rating": "5"}, "rating"),
+        ({"message_id": UNKNOWN_ID, "rating": True}, "rating"),
+        ({"message_id": UNKNOWN_ID, "rating": 3, "comment": "长" * 1001}, "comment"),
+        ({"message_id": UNKNOWN_ID, "rating": 3, "comment": "a\x00"}, "comment"),
     ],
     ids=str,
 )
