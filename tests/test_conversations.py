@@ -16,6 +16,7 @@ from tests.node import TestNode
 from tests.standins.llm import stalls
 from tests.standins.server import Gate
 from wsserver.housekeeping import keep_house
+from wsserver.tasks import Tasks
 
 PATH = "/api/v1/conversations"
 
@@ -251,11 +252,11 @@ async def test_what_was_deleted_a_month_ago_is_purged(
             """,
             f"{purged}%",
         )
-        purging = asyncio.create_task(keep_house({"conversations": table.purge}, every_s=0.01))
-        async with asyncio.timeout(PATIENCE_S):
+        # Not a bare task: a cancellation that a library swallows would leave it to the tests that come after.
+        async with asyncio.timeout(PATIENCE_S), Tasks().open() as tasks:
+            tasks.spawn(keep_house({"conversations": table.purge}, every_s=0.01), name="housekeeping")
             while await connection.fetchval("SELECT count(*) FROM chat.messages WHERE content LIKE $1", f"{purged}%"):
                 await asyncio.sleep(0.01)
-        purging.cancel()
         for text, count in ((kept, 3), (purged, 0), (living, 3)):
             found = await connection.fetchval("SELECT count(*) FROM chat.messages WHERE content LIKE $1", f"{text}%")
             assert found == count
