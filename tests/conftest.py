@@ -1,5 +1,7 @@
 """What all tests share: one PostgreSQL, one Valkey, and servers that are started once for many tests."""
 
+import io
+import logging
 import os
 import shutil
 import tempfile
@@ -9,6 +11,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+import structlog
 
 from storage.embedded import Services, embedded_services
 from storage.postgres import Postgres
@@ -18,6 +21,7 @@ from tests.node import TestNode, serving
 from tests.standins.llm import LLMStandIn
 from tests.standins.server import serve
 from tests.standins.wechat import WeChatStandIn
+from wsserver.telemetry import QUIET_LOGGERS, configure_logging
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -146,3 +150,21 @@ async def redis(services: Services) -> AsyncIterator[Redis]:
     assert services.redis_url is not None
     async with open_redis(services.redis_url) as opened:
         yield opened
+
+
+@pytest.fixture
+def logged(monkeypatch: pytest.MonkeyPatch) -> Iterator[io.StringIO]:
+    """What is logged in production, at level debug."""
+    root = logging.getLogger()
+    before = root.handlers, root.level, structlog.get_config()
+    levels = {name: logging.getLogger(name).level for name in QUIET_LOGGERS}
+    written = io.StringIO()
+    monkeypatch.setattr("sys.stderr", written)
+    configure_logging(level="debug", json=True)
+    # Loggers keep what they were first configured with; these must not.
+    structlog.configure(cache_logger_on_first_use=False)
+    yield written
+    root.handlers, root.level = before[0], before[1]
+    for name, level in levels.items():
+        logging.getLogger(name).setLevel(level)
+    structlog.configure(**before[2])

@@ -42,6 +42,7 @@ RANKS = {
     "wsserver.tails": 3,
     "wsserver.seeding": 3,
     "wsserver.progress": 3,
+    "wsserver.request_ids": 2,
     "wsserver.housekeeping": 3,
     "wsserver.cron": 2,
     "wsserver.feed": 2,

@@ -2,14 +2,11 @@
 
 import io
 import json
-import logging
 import uuid
-from collections.abc import Iterator
 
 import httpx
 import jwt
 import pytest
-import structlog
 from cryptography.exceptions import InvalidTag
 
 from storage.accounts import Sessions, StoredSession
@@ -18,26 +15,7 @@ from storage.redis import SESSION, Redis
 from tests.clients import new_code, socket_client
 from tests.conftest import ModelNode
 from wsserver.auth import Authenticator
-from wsserver.telemetry import QUIET_LOGGERS, configure_logging
 from wsserver.vendors.wechat import WeChatLogin
-
-
-@pytest.fixture
-def logged(monkeypatch: pytest.MonkeyPatch) -> Iterator[io.StringIO]:
-    """What is logged in production, at level debug."""
-    root = logging.getLogger()
-    before = root.handlers, root.level, structlog.get_config()
-    levels = {name: logging.getLogger(name).level for name in QUIET_LOGGERS}
-    written = io.StringIO()
-    monkeypatch.setattr("sys.stderr", written)
-    configure_logging(level="debug", json=True)
-    # Loggers keep what they were first configured with; these must not.
-    structlog.configure(cache_logger_on_first_use=False)
-    yield written
-    root.handlers, root.level = before[0], before[1]
-    for name, level in levels.items():
-        logging.getLogger(name).setLevel(level)
-    structlog.configure(**before[2])
 
 
 async def test_nothing_private_is_logged_at_any_level(model_node: ModelNode, logged: io.StringIO) -> None:

@@ -20,11 +20,11 @@ import uvloop
 from pydantic_core import to_json
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route, WebSocketRoute
+from starlette.types import ASGIApp
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from protocol.envelope import MAX_MESSAGE_BYTES, Decoder
@@ -71,6 +71,7 @@ from wsserver.http import HttpEdge, on_http_exception
 from wsserver.hub import Hub
 from wsserver.news import News
 from wsserver.ownership import Ownership
+from wsserver.request_ids import HEADER, RequestIds
 from wsserver.safety_parts import safety_of
 from wsserver.settings import Settings, SettingsError, load_settings
 from wsserver.tasks import Tasks
@@ -246,7 +247,6 @@ async def running(settings: Settings, listener: socket.socket, services: Service
                 *_operator_routes(postgres, redis, hub, metrics),
                 *contract_routes(),
             ],
-            middleware=_cors(settings),
             exception_handlers={HTTPException: on_http_exception, Exception: on_http_exception},
         )
         await stack.enter_async_context(news.open())
@@ -270,7 +270,7 @@ async def running(settings: Settings, listener: socket.socket, services: Service
             await stack.enter_async_context(
                 refresh_of(settings, settings.tmdb_refresh_cron, storage, tmdb, ownership.node).open()
             )
-        server = await stack.enter_async_context(_served(application, listener))
+        server = await stack.enter_async_context(_served(RequestIds(_with_cors(application, settings)), listener))
         yield Node(listener.getsockname()[1], hub, ownership, sockets, server)
 
 
@@ -282,7 +282,7 @@ async def _in_background(work: Coroutine[Any, Any, None], *, name: str) -> Async
 
 
 @contextlib.asynccontextmanager
-async def _served(application: Starlette, listener: socket.socket) -> AsyncIterator[uvicorn.Server]:
+async def _served(application: ASGIApp, listener: socket.socket) -> AsyncIterator[uvicorn.Server]:
     server = _Server(
         uvicorn.Config(
             application,
@@ -330,17 +330,17 @@ def _code_exchange(settings: Settings, client: httpx.AsyncClient) -> CodeExchang
     )
 
 
-def _cors(settings: Settings) -> list[Middleware]:
+def _with_cors(application: ASGIApp, settings: Settings) -> ASGIApp:
+    """Around all of the application: what Starlette itself answers to a failure is readable for listed pages too."""
     if not settings.cors_origins:
-        return []
-    return [
-        Middleware(
-            CORSMiddleware,
-            allow_origins=settings.cors_origins,
-            allow_methods=["GET", "POST", "DELETE"],
-            allow_headers=["Authorization", "Content-Type", "Last-Event-ID", "X-User-ID"],
-        )
-    ]
+        return application
+    return CORSMiddleware(
+        application,
+        allow_origins=settings.cors_origins,
+        allow_methods=["GET", "POST", "DELETE"],
+        allow_headers=["Authorization", "Content-Type", "Last-Event-ID", "X-User-ID", HEADER],
+        expose_headers=["Retry-After", HEADER],
+    )
 
 
 def _operator_routes(postgres: Postgres, redis: Redis, hub: Hub, metrics: Metrics) -> list[BaseRoute]:

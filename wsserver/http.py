@@ -37,6 +37,7 @@ from protocol.errors import (
     SESSION_REVOKED,
     TOO_LARGE,
     UNSUPPORTED_MEDIA,
+    ErrorKind,
     OperationError,
 )
 from protocol.operation import Access, AnyOperation, Body, GuestClaim, Request, Route, Shape, StreamingOperation
@@ -46,6 +47,7 @@ from wsserver.dispatch import Call, Dispatcher, Reply
 from wsserver.feed import Follower
 from wsserver.hub import Stream
 from wsserver.outbox import Outbox
+from wsserver.request_ids import request_id_of
 from wsserver.watch import SessionWatch
 
 log = structlog.get_logger(__name__)
@@ -125,7 +127,7 @@ class HttpEdge:
                     return self._events(operation, answer, route.shape, caller)
                 data = answer.data if isinstance(answer, Reply) else await answer.reply()
             except OperationError as error:
-                return dress_error(error, route.shape)
+                return dress_error(error, route.shape, request_id_of(http.scope))
             if route.shape is Shape.ENVELOPE:
                 return _json(to_json({"code": 0, "message": operation.message, "data": data}))
             return _json(to_json(data))
@@ -298,22 +300,34 @@ def _headers(error: OperationError) -> dict[str, str]:
     return headers
 
 
-def dress_error(error: OperationError, shape: Shape) -> Response:
-    """An error in the shape of the API that was called."""
+def http_status(kind: ErrorKind, shape: Shape | None) -> int:
+    """The HTTP status of an error; without a shape as `POST /api/v1/messages` answers it."""
+    if shape is Shape.ENVELOPE:
+        return 200
+    # A body that is JSON but breaks a rule is 422 in REST (RFC 9110 §15.5.21).
+    return 422 if kind is INVALID_FIELD and shape is not None else kind.code
+
+
+def dress_error(error: OperationError, shape: Shape, request_id: str) -> Response:
+    """An error in the shape of the API that was called; `request_id` is the HTTP request's."""
     fields = error_object(error)
-    about = {key: fields[key] for key in ("reason", "retryable", "retry_after_ms", "field") if key in fields}
+    about: dict[str, object] = {
+        key: fields[key] for key in ("reason", "retryable", "retry_after_ms", "field") if key in fields
+    }
     if shape is Shape.ENVELOPE:
         return _json(to_json({"code": error.kind.code, "message": error.message, "data": None, **about}))
-    # A body that is JSON but breaks a rule is 422 in REST (RFC 9110 §15.5.21).
-    status = 422 if error.kind is INVALID_FIELD else error.kind.code
-    return _json(to_json({"error": {"code": status, "message": error.message, **about}}), status, _headers(error))
+    status = http_status(error.kind, shape)
+    dressed = {"code": status, "message": error.message, **about, "request_id": request_id}
+    return _json(to_json({"error": dressed}), status, _headers(error))
 
 
-async def on_http_exception(_http: HttpRequest, error: Exception) -> Response:
-    """Answer what no route took, as JSON."""
+async def on_http_exception(http: HttpRequest, error: Exception) -> Response:
+    """Answer what no route took, and what broke in one, in the shape of its surface and with its own status."""
     status = error.status_code if isinstance(error, HTTPException) else 500
     headers = dict(error.headers or {}) if isinstance(error, HTTPException) else {}
     kind = {404: NOT_FOUND, 405: METHOD_NOT_ALLOWED}.get(status, INTERNAL)
-    response = dress_error(OperationError(kind), Shape.BARE)
+    shape = Shape.ENVELOPE if http.scope["path"].startswith("/wechat/") else Shape.BARE
+    response = dress_error(OperationError(kind), shape, request_id_of(http.scope))
+    response.status_code = kind.code
     response.headers.update(headers)
     return response

@@ -22,6 +22,10 @@ RETRY_AFTER_MS = 1_000
 """What the examples of errors that can be retried say."""
 
 REQUEST_ID = "36bdb4ce9aa54fb8b253aac41a0daec9"
+"""Of a run."""
+
+HTTP_REQUEST_ID = "f0c1d2e3a4b5968778695a4b3c2d1e0f"
+"""Of a request, whose answer may not be a run's."""
 
 
 class MissingExampleError(Exception):
@@ -137,7 +141,7 @@ def error_example(kind: ErrorKind, shape: Shape | None, *, type_: str = "error")
     """An error as a route of this shape answers it; without a shape the frame."""
     if shape is None:
         return _object(encode_error(_occurrence(kind), type_=type_))
-    return _object(bytes(dress_error(_occurrence(kind), shape).body))
+    return _object(bytes(dress_error(_occurrence(kind), shape, HTTP_REQUEST_ID).body))
 
 
 def _object(encoded: bytes) -> Json:

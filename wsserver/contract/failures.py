@@ -6,9 +6,9 @@ The rules of the two edges and of the dispatcher, said once more as data; the te
 from collections.abc import Iterable
 
 from protocol import errors
-from protocol.errors import ErrorKind, OperationError
+from protocol.errors import ErrorKind
 from protocol.operation import Access, AnyOperation, Route, Shape, StreamingOperation
-from wsserver.http import dress_error
+from wsserver.http import http_status
 
 EVERYWHERE = (errors.INTERNAL, errors.STORAGE_UNAVAILABLE, errors.DEADLINE_EXCEEDED)
 BAD_TOKEN = (errors.TOKEN_INVALID, errors.TOKEN_EXPIRED, errors.SESSION_REVOKED)
@@ -70,6 +70,5 @@ def by_status(kinds: Iterable[ErrorKind], shape: Shape | None) -> dict[int, list
     """The kinds by their HTTP status; without a shape as `POST /api/v1/messages` answers them."""
     sorted_out: dict[int, list[ErrorKind]] = {}
     for kind in kinds:
-        status = kind.code if shape is None else dress_error(OperationError(kind), shape).status_code
-        sorted_out.setdefault(status, []).append(kind)
+        sorted_out.setdefault(http_status(kind, shape), []).append(kind)
     return dict(sorted(sorted_out.items()))

@@ -10,6 +10,7 @@ from typing import Any
 from protocol.errors import ERRORS, UNKNOWN_TYPE, ErrorKind
 from protocol.operation import Access, AnyOperation, Route, Shape, StreamingOperation
 from wsserver.contract.examples import (
+    HTTP_REQUEST_ID,
     body_example,
     data_example,
     error_example,
@@ -29,6 +30,7 @@ from wsserver.contract.schemas import (
     one_of,
 )
 from wsserver.http import MAX_GUEST_NAME
+from wsserver.request_ids import HEADER, PATTERN
 
 VERSION = "1.0.0"
 """The contract's, as in the subprotocol `cinewire.v1`: it only grows, so clients ignore what they do not know."""
@@ -41,7 +43,9 @@ The operations of CineWire over HTTP, for clients that cannot hold a socket. Wha
 
 A bearer token, as `login` gives it, says who calls. Without one the caller is a guest, named by the body or by
 `X-User-ID`, where the server allows guests. Errors carry a `reason` for programs; `retryable` and `retry_after_ms` say
-whether and when the same request may be sent again. Ignore keys, event types and reasons that you do not know.
+whether and when the same request may be sent again. Every answer has an `X-Request-Id`, the one that was sent or a
+new one, and an `error` repeats it: say it when you report something. Ignore keys, event types and reasons that you do
+not know.
 """
 
 
@@ -54,6 +58,8 @@ def openapi(operations: Mapping[str, AnyOperation]) -> Json:
             paths.setdefault(route.path, {})[route.method.lower()] = _route(operation, route, schemas)
     for operator_route in OPERATOR_ROUTES:
         paths[operator_route.path] = {"get": _operator_route(operator_route, schemas)}
+    for described in (one for methods in paths.values() for one in methods.values()):
+        _with_request_id(described)
     return {
         "openapi": "3.1.0",
         "info": {"title": "CineWire", "version": VERSION, "description": ABOUT},
@@ -62,6 +68,7 @@ def openapi(operations: Mapping[str, AnyOperation]) -> Json:
         "paths": paths,
         "components": {
             "schemas": reachable(schemas.components, paths),
+            "headers": {HEADER: _ID_OF_ANSWER},
             "securitySchemes": {
                 "bearer": {"type": "http", "scheme": "bearer", "description": "`token` of a `login_response`."},
             },
@@ -81,8 +88,9 @@ def reachable(components: Mapping[str, Json], root: Any) -> Json:
     while waiting:
         node = waiting.pop()
         if isinstance(node, dict):
-            reference = node.get("$ref")
-            if isinstance(reference, str) and (name := reference.rsplit("/", 1)[1]) not in found:
+            reference = str(node.get("$ref"))
+            name = reference.rsplit("/", 1)[1] if reference.startswith("#/components/schemas/") else None
+            if name is not None and name not in found:
                 found[name] = components[name]
                 waiting.append(components[name])
             waiting += node.values()
@@ -275,6 +283,25 @@ _LAST_EVENT_ID: Json = {
     "schema": {"type": "integer", "minimum": 0, "maximum": 2_147_483_647},
     "example": 4,
 }
+_ID_OF_REQUEST: Json = {
+    "name": HEADER,
+    "in": "header",
+    "required": False,
+    "description": "An id of the client's own for the request; one that is not of this form is not taken over.",
+    "schema": {"type": "string", "pattern": PATTERN},
+    "example": HTTP_REQUEST_ID,
+}
+_ID_OF_ANSWER: Json = {
+    "description": "The request's id: the client's, or a new one.",
+    "required": True,
+    "schema": {"type": "string", "pattern": PATTERN},
+}
+
+
+def _with_request_id(described: Json) -> None:
+    described["parameters"] = [*described.get("parameters", []), _ID_OF_REQUEST]
+    for response in described["responses"].values():
+        response.setdefault("headers", {})[HEADER] = {"$ref": f"#/components/headers/{HEADER}"}
 
 
 def _security(access: Access) -> list[Json]:

@@ -13,6 +13,7 @@ from protocol.envelope import Frame
 from protocol.operation import AnyOperation, MessageId, Noun, Shape, StreamingOperation
 from protocol.unasked import UNASKED
 from wsserver.http import STATUS_NAMES
+from wsserver.request_ids import PATTERN
 
 Json: TypeAlias = dict[str, Any]
 Mode: TypeAlias = Literal["validation", "serialization"]
@@ -75,7 +76,7 @@ class ErrorEvent(_Wire):
 
 
 class ErrorDetails(_Wire):
-    """What went wrong. `field` names what was wrong in the request."""
+    """What went wrong. `field` names what was wrong in the request; `request_id` is that of the header X-Request-Id."""
 
     code: int
     message: str
@@ -83,6 +84,7 @@ class ErrorDetails(_Wire):
     retryable: bool
     retry_after_ms: Annotated[int | None, Field(default=None)]
     field: Annotated[str, Field(default=None, json_schema_extra=_not_there)]
+    request_id: Annotated[str, Field(pattern=PATTERN)]
 
 
 class ErrorBody(_Wire):
