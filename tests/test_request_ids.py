@@ -1,5 +1,6 @@
 """Every answer over HTTP names its request, and what goes wrong has one shape on each surface."""
 
+import asyncio
 import io
 import json
 import re
@@ -180,6 +181,23 @@ async def test_a_server_that_breaks_says_neither_where_nor_how(
     lines = [json.loads(line) for line in logged.getvalue().splitlines()]
     (told,) = [line for line in lines if "the innermost secret" in str(line)]
     assert told["http_request_id"] == "broken-1"
+    assert "in broken" in told["exception"]
+
+
+async def test_a_client_that_leaves_in_the_middle_of_its_body_is_no_failure_of_ours(
+    node: TestNode, logged: io.StringIO
+) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", node.node.port)
+    head = "POST /wechat/chat HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nX-Request-Id: left-1\r\n"
+    writer.write(f"{head}Content-Length: 100\r\n\r\n{{".encode())
+    await writer.drain()
+    writer.write_eof()
+    async with asyncio.timeout(PATIENCE_S):
+        assert await reader.read() == b""
+        while node.node.uvicorn.server_state.tasks:
+            await asyncio.sleep(0.01)
+    writer.close()
+    assert "left-1" not in logged.getvalue()
 
 
 async def test_what_is_logged_of_a_request_and_of_its_run_has_its_id(

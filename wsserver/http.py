@@ -12,6 +12,7 @@ import structlog
 from pydantic import BaseModel
 from pydantic_core import from_json, to_json
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route as HttpRoute
@@ -277,12 +278,15 @@ async def _read_text(http: HttpRequest) -> str:
     if media_type != "application/json":
         raise OperationError(UNSUPPORTED_MEDIA)
     body = bytearray()
-    async for piece in http.stream():
-        body += piece
-        if len(body) > MAX_MESSAGE_BYTES:
-            raise OperationError(TOO_LARGE, f"请求体最多 {MAX_MESSAGE_BYTES} 字节")
     try:
+        async for piece in http.stream():
+            body += piece
+            if len(body) > MAX_MESSAGE_BYTES:
+                raise OperationError(TOO_LARGE, f"请求体最多 {MAX_MESSAGE_BYTES} 字节")
         return body.decode()
+    except ClientDisconnect:
+        # Nobody reads this; it is no mistake of ours, and must not be logged as one.
+        raise OperationError(BAD_JSON, "请求体不完整") from None
     except UnicodeDecodeError:
         raise OperationError(BAD_JSON, "请求体不是 UTF-8") from None
 

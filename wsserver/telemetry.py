@@ -98,11 +98,12 @@ def configure_logging(*, level: str, json: bool) -> None:
             colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
         )
     )
+    traceback_as_text = [structlog.processors.format_exc_info] if json else []
     number = logging.getLevelName(level.upper())
     structlog.configure(
         processors=[
             *shared,
-            *([structlog.processors.format_exc_info] if json else []),
+            *traceback_as_text,
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(number),
@@ -113,7 +114,7 @@ def configure_logging(*, level: str, json: bool) -> None:
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=[*shared, structlog.stdlib.add_logger_name],
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *traceback_as_text, renderer],
         )
     )
     root = logging.getLogger()
