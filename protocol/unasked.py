@@ -1,10 +1,14 @@
 """What the server says over the socket unasked: that it listens, what became of a conversation, and that it stops."""
 
+from datetime import datetime
 from typing import Literal
 from uuid import UUID
 
+from protocol.conversations import EXAMPLE_CONVERSATION, Conversation
 from protocol.errors import RESTARTING
 from protocol.operation import Noun
+
+ConversationChange = Literal["titled", "renamed", "deleted", "answered", "branched"]
 
 
 class ServerFacts(Noun):
@@ -26,18 +30,39 @@ class Connected(Noun):
     server: ServerFacts
 
 
-class TitledConversation(Noun):
+class ChangedConversation(Noun):
+    """What became of a conversation, and what its line in a list says now.
+
+    `titled`: it got its first title; `renamed`; `deleted`: it is gone, and this is what it was; `answered`: it has an
+    answer that this socket did not follow; `branched`: another branch of it is shown. `updated_at` is when it got a
+    message last.
+    """
+
     conversation_id: UUID
-    title: str
+    title: str | None
+    change: ConversationChange
+    updated_at: datetime
 
 
 class ConversationUpdated(Noun):
-    """To every socket of the user: a conversation got a title."""
+    """To every socket of the user: a conversation is not what it was."""
 
     type: Literal["conversation_updated"] = "conversation_updated"
     code: Literal[0] = 0
     message: str = "会话已更新"
-    data: TitledConversation
+    data: ChangedConversation
+
+    @classmethod
+    def of(cls, conversation: Conversation, change: ConversationChange) -> "ConversationUpdated":
+        """The frame for a conversation as it is after the change."""
+        return cls(
+            data=ChangedConversation(
+                conversation_id=conversation.id,
+                title=conversation.title,
+                change=change,
+                updated_at=conversation.updated_at,
+            )
+        )
 
 
 class Goodbye(Noun):
@@ -55,11 +80,7 @@ UNASKED: tuple[Noun, ...] = (
             connection_id="9f86d081884c7d65", ping_interval_s=25, resume_window_s=600, max_message_bytes=65_536
         )
     ),
-    ConversationUpdated(
-        data=TitledConversation(
-            conversation_id=UUID("33a7437f-8c56-555c-b930-867255586e20"), title="推荐三部诺兰导演的电影"
-        )
-    ),
+    ConversationUpdated.of(EXAMPLE_CONVERSATION, "answered"),
     Goodbye(retry_after_ms=1_800),
 )
 """One of each kind, as the documents show it."""

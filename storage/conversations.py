@@ -119,19 +119,20 @@ class ConversationTable:
             )
         return None if row is None else (row["question"], row["answer"])
 
-    async def entitle(self, *, user_id: str, conversation_id: UUID, title: str) -> bool:
-        """Give the user's conversation its first title; whether it had none."""
+    async def entitle(self, *, user_id: str, conversation_id: UUID, title: str) -> Conversation | None:
+        """Give the user's conversation its first title. None when it had one."""
         async with self._postgres.connection() as connection:
-            given = await connection.fetchval(
+            row = await connection.fetchrow(
                 """
                 UPDATE chat.conversations SET title = $3
-                WHERE id = $1 AND user_id = $2 AND deleted_at IS NULL AND title IS NULL RETURNING true
+                WHERE id = $1 AND user_id = $2 AND deleted_at IS NULL AND title IS NULL
+                RETURNING id, title, created_at, updated_at
                 """,
                 conversation_id,
                 user_id,
                 title,
             )
-        return bool(given)
+        return None if row is None else _conversation(row)
 
     async def search(self, *, user_id: str, text: str, limit: int) -> list[FoundMessage]:
         """The user's messages that contain the text, whatever the case, the newest first.
@@ -201,8 +202,8 @@ class ConversationTable:
             await choose(connection, conversation_id=row["id"], message_id=message_id)
         return _conversation(row)
 
-    async def delete(self, *, user_id: str, conversation_id: UUID) -> list[str] | None:
-        """Delete the user's conversation and have its answers end: their request ids. None when there is no such one.
+    async def delete(self, *, user_id: str, conversation_id: UUID) -> tuple[Conversation, list[str]] | None:
+        """Delete the user's conversation and have its answers end: what it was, and their request ids; or None.
 
         Its id is free at once. What the conversation held has another one until it is purged.
         """
@@ -217,19 +218,19 @@ class ConversationTable:
                 conversation_id,
                 user_id,
             )
-            found = await connection.fetchval(
+            row = await connection.fetchrow(
                 """
                 UPDATE chat.conversations SET id = $3, deleted_at = now()
-                WHERE id = $1 AND user_id = $2 AND deleted_at IS NULL RETURNING true
+                WHERE id = $1 AND user_id = $2 AND deleted_at IS NULL RETURNING $1 AS id, title, created_at, updated_at
                 """,
                 conversation_id,
                 user_id,
                 uuid4(),
             )
-        if not found:
+        if row is None:
             return None
         await self._forget_hot(conversation_id)
-        return [row["request_id"] for row in runs]
+        return _conversation(row), [run["request_id"] for run in runs]
 
     async def _forget_hot(self, conversation_id: UUID) -> None:
         """Best effort: whoever asks next in a conversation of this id sees that the copy is not of it."""

@@ -13,6 +13,7 @@ from uuid import UUID, uuid4
 import asyncpg
 
 from protocol.chat import FinishReason, Message, Recommendations, Usage
+from protocol.conversations import Conversation
 from protocol.errors import (
     CONVERSATION_BUSY,
     CONVERSATION_NOT_FOUND,
@@ -59,6 +60,15 @@ class RunRow:
     place: Place | None
     ended_s_ago: float | None
     request: dict[str, Any] | None = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class StoredAnswer:
+    """An answer that is kept. `conversation` is what it is in, as it is now; None when that was deleted meanwhile."""
+
+    id: UUID
+    place: Place
+    conversation: Conversation | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,7 +230,7 @@ class RunTable:
         finish_reason: FinishReason,
         usage: Usage | None,
         recommendations: Recommendations | None,
-    ) -> tuple[UUID, Place] | None:
+    ) -> StoredAnswer | None:
         """End a run and, with a `message_id`, store its answer in the same step. None when there was none to store.
 
         Raises RUN_NOT_FOUND when the run is another owner's by now: nothing was changed. Repeated, it gives the same.
@@ -242,19 +252,26 @@ class RunTable:
                 return None
             row = await connection.fetchrow(
                 """
-                WITH touched AS (UPDATE chat.conversations SET updated_at = clock_timestamp() WHERE id = $2),
+                WITH touched AS (
+                    UPDATE chat.conversations SET updated_at = clock_timestamp() WHERE id = $2
+                    RETURNING title, created_at, updated_at, deleted_at
+                ),
                 question AS (
                     SELECT id, request_id FROM chat.messages WHERE conversation_id = $2 AND position = $9
                 ),
-                stored AS (SELECT FROM chat.messages WHERE request_id = $4 AND role = 'assistant')
-                INSERT INTO chat.messages (
-                    id, conversation_id, role, content, request_id, finish_reason,
-                    prompt_tokens, completion_tokens, recommendations, parent_id
+                stored AS (SELECT FROM chat.messages WHERE request_id = $4 AND role = 'assistant'),
+                answer AS (
+                    INSERT INTO chat.messages (
+                        id, conversation_id, role, content, request_id, finish_reason,
+                        prompt_tokens, completion_tokens, recommendations, parent_id
+                    )
+                    VALUES ($1, $2, 'assistant', $3, $4, $5, $6, $7, $8, (SELECT id FROM question))
+                    ON CONFLICT (request_id, role) DO UPDATE SET request_id = excluded.request_id
+                    RETURNING id, position
                 )
-                VALUES ($1, $2, 'assistant', $3, $4, $5, $6, $7, $8, (SELECT id FROM question))
-                ON CONFLICT (request_id, role) DO UPDATE SET request_id = excluded.request_id
-                RETURNING id, position,
+                SELECT answer.id, answer.position, touched.title, touched.created_at, touched.updated_at,
                     NOT EXISTS (SELECT FROM stored) AND (SELECT request_id <> $4 FROM question) AS made_again
+                FROM answer LEFT JOIN touched ON touched.deleted_at IS NULL
                 """,
                 message_id,
                 ended["conversation_id"],
@@ -269,7 +286,15 @@ class RunTable:
             assert row is not None  # noqa: S101 (RETURNING after an upsert gives a row)
             if row["made_again"]:
                 await _take_the_place(connection, row["id"], ended["conversation_id"], after=ended["position"])
-        return row["id"], Place(row["position"], ended["position"])
+        conversation = None
+        if row["updated_at"] is not None:
+            conversation = Conversation.model_construct(
+                id=ended["conversation_id"],
+                title=row["title"],
+                created_at=row["created_at"],
+                updated_at=row["updated_at"],
+            )
+        return StoredAnswer(row["id"], Place(row["position"], ended["position"]), conversation)
 
     async def find(self, *, user_id: str, request_id: str) -> RunRow | None:
         """The user's run, None when there is none or it is somebody else's."""

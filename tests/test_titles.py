@@ -10,7 +10,7 @@ import pytest
 
 from storage.conversations import ConversationTable
 from storage.embedded import Services
-from storage.news import UserNews
+from storage.news import Telling, UserNews
 from storage.postgres import Postgres
 from storage.redis import NEWS, Redis
 from tests.clients import PATIENCE_S, SocketClient, new_code, socket_client
@@ -90,20 +90,19 @@ async def test_every_socket_of_the_user_is_told_on_every_node(
                 "SELECT user_id FROM chat.conversations WHERE id = $1::text::uuid", made
             )
         async with asyncio.timeout(PATIENCE_S):
-            while len(await UserNews(redis).nodes_of(user_id)) < 2:
+            while len((await UserNews(redis).nodes_of([user_id]))[user_id]) < 2:
                 await asyncio.sleep(0.01)
         conversation_id = await ask(asking, "推荐三部诺兰的电影")
         told = await asking.hear()
-        assert told == {
-            "type": "conversation_updated",
-            "code": 0,
-            "message": "会话已更新",
-            "data": {"conversation_id": conversation_id, "title": "推荐三部诺兰的电影"},
-        }
-        assert await beside.hear() == told
-        assert await elsewhere.hear() == told
+        assert (told["data"]["conversation_id"], told["data"]["change"]) == (conversation_id, "titled")
+        assert told["data"]["title"] == "推荐三部诺兰的电影"
+        for other in (beside, elsewhere):
+            assert (await other.hear())["data"]["change"] == "answered"
+            assert await other.hear() == told
         assert await title_in_list(elsewhere) == "推荐三部诺兰的电影"
         await ask(asking, "第二个问题")
+        for other in (beside, elsewhere):
+            assert (await other.hear())["data"]["change"] == "answered"
         await stranger.call({"type": "ping"})
         assert [one.news for one in (asking, beside, elsewhere, stranger)] == [[], [], [], []]
 
@@ -176,8 +175,9 @@ async def test_what_is_left_for_a_node_is_bounded_and_goes(redis: Redis, monkeyp
     monkeypatch.setattr("storage.news.MAX_LEFT", 3)
     news = UserNews(redis)
     for number in range(5):
-        await news.leave({"a-node"}, "somebody", b'{"n":%d}' % number)
+        await news.leave({"a-node": [Telling("somebody", b'{"n":%d}' % number, f"run-{number}")]})
     assert 0 < await redis.ttl(NEWS("a-node")) <= NEWS.ttl_s
-    assert await news.take("a-node", 2) == [("somebody", b'{"n":2}'), ("somebody", b'{"n":3}')]
-    assert await news.take("a-node", 2) == [("somebody", b'{"n":4}')]
+    left = [Telling("somebody", b'{"n":%d}' % number, f"run-{number}") for number in (2, 3, 4)]
+    assert await news.take("a-node", 2) == left[:2]
+    assert await news.take("a-node", 2) == left[2:]
     assert await news.take("a-node", 2) == []

@@ -194,6 +194,7 @@ async def running(settings: Settings, listener: socket.socket, services: Service
             capture=WatchlistCapture(watchlist, movies, people_in_chinese()),
             safety=safety_of(settings, redis, http_client, sessions=sessions, metrics=metrics, hub=hub),
             titles=titles_of(settings, http_client, conversation_table, news),
+            news=news,
         )
         chats = Chats(
             hub, table=table, ownership=ownership, conversations=conversations, answering=answering, rates=rates
@@ -208,7 +209,7 @@ async def running(settings: Settings, listener: socket.socket, services: Service
                 account_handlers(authenticator),
                 belongings_handlers(Belongings(postgres, redis), authenticator, hub),
                 chat_handlers(chats),
-                conversation_handlers(conversation_table, conversations, hub),
+                conversation_handlers(conversation_table, conversations, hub, news),
                 movie_handlers(movies, FilmSearch(postgres), films.fetch),
                 watchlist_handlers(watchlist, movies),
             ),

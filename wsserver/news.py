@@ -1,28 +1,48 @@
-"""What a user's sockets are told without having asked: at once on this node, within a second on the others.
+"""What a user's sockets are told without having asked: at once on this node, within a second or so on the others.
 
 Best effort, and only for what a client can ask for as well. Who is on another node is known from the places that
-sockets take; there it is left in a list that the node looks into, as with replaced sockets.
+sockets take; there it is left in a list that the node looks into, as with replaced sockets. Telling waits for nothing:
+what others shall be told is gathered, and passed on in batches.
 """
 
 import asyncio
 import contextlib
-from collections import defaultdict
-from collections.abc import AsyncIterator, Callable
+from collections import defaultdict, deque
+from collections.abc import AsyncIterator, Callable, Sequence
+from functools import partial
+from typing import Protocol
 
 import structlog
+from pydantic_core import to_json
+from redis.exceptions import RedisError
 
-from protocol.errors import OperationError
-from storage.news import UserNews
+from protocol.operation import Noun
+from storage.news import Telling, UserNews
+from storage.redis_presence import Presence
 from wsserver.tasks import Tasks
-from wsserver.watch import keep_looking
+from wsserver.watch import LAST_WORDS_S, LOOK_S, keep_looking
 
 log = structlog.get_logger(__name__)
 
 BATCH = 500
 """Frames in one round trip: about 100 KiB."""
 
-Say = Callable[[bytes], None]
-"""Puts a frame into a socket's outbox. Never raises."""
+GATHER_S = 0.05
+"""How long what others shall be told is gathered: then two round trips, whether one answer ended or a hundred."""
+
+MAX_WAITING = 10_000
+"""Frames that wait to be passed on, about 3 MiB: ten seconds of a node on which 1,000 answers end a second. Beyond, the
+oldest are dropped."""
+
+
+class Listener(Protocol):
+    """A socket. Neither method raises."""
+
+    def say(self, frame: bytes) -> None:
+        """Send a frame."""
+
+    def has_run(self, request_id: str) -> bool:
+        """Whether the run's frames or reply came through here."""
 
 
 class News:
@@ -31,19 +51,28 @@ class News:
     def __init__(self, user_news: UserNews, node: str) -> None:
         self._user_news = user_news
         self._node = node
-        self._held: defaultdict[str, dict[object, Say]] = defaultdict(dict)
+        self._held: defaultdict[str, dict[object, Listener]] = defaultdict(dict)
+        self._waiting: deque[Telling] = deque(maxlen=MAX_WAITING)
+        self._any_waits = asyncio.Event()
+        self._presence = Presence(
+            gone="sockets on other nodes are not told: Redis is away", back="sockets on other nodes are told again"
+        )
 
     @contextlib.asynccontextmanager
     async def open(self) -> AsyncIterator["News"]:
-        """Look for what others left until the block ends."""
+        """Look for what others left, and pass on what they shall be told, until the block ends."""
         async with Tasks().open() as tasks:
             tasks.spawn(keep_looking(self._look, asyncio.Event(), "news"), name="watch of news")
+            tasks.spawn(self._keep_passing_on(), name="news for other nodes")
             yield self
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LAST_WORDS_S):
+                await self._pass_on()
 
-    def hold(self, user_id: str, say: Say) -> Callable[[], None]:
-        """Have `say` called with what the user is told. Gives the way to let go."""
+    def hold(self, user_id: str, listener: Listener) -> Callable[[], None]:
+        """Have the listener say what the user is told. Gives the way to let go."""
         key = object()
-        self._held[user_id][key] = say
+        self._held[user_id][key] = listener
 
         def let_go() -> None:
             if (held := self._held.get(user_id)) is not None:
@@ -53,23 +82,48 @@ class News:
 
         return let_go
 
-    async def tell(self, user_id: str, frame: bytes) -> None:
-        """Tell the user's sockets, wherever they are."""
-        self._say(user_id, frame)
-        try:
-            elsewhere = await self._user_news.nodes_of(user_id) - {self._node}
-            if elsewhere:
-                await self._user_news.leave(elsewhere, user_id, frame)
-        except OperationError as error:
-            log.warning("sockets on other nodes are not told", reason=error.kind.reason)
+    def tell(self, user_id: str, noun: Noun, *, request_id: str | None = None) -> None:
+        """Tell the user's sockets, wherever they are, except those that have had the run `request_id`."""
+        telling = Telling(user_id, to_json(noun), request_id)
+        self._say(telling)
+        self._waiting.append(telling)
+        self._any_waits.set()
 
-    def _say(self, user_id: str, frame: bytes) -> None:
-        for say in tuple(self._held.get(user_id, {}).values()):
-            say(frame)
+    def _say(self, telling: Telling) -> None:
+        for listener in tuple(self._held.get(telling.user_id, {}).values()):
+            if telling.request_id is None or not listener.has_run(telling.request_id):
+                listener.say(telling.frame)
 
     async def _look(self) -> None:
         while left := await self._user_news.take(self._node, BATCH):
-            for user_id, frame in left:
-                self._say(user_id, frame)
+            for telling in left:
+                self._say(telling)
             if len(left) < BATCH:
                 return
+
+    async def _keep_passing_on(self) -> None:
+        while True:
+            await self._any_waits.wait()
+            await asyncio.sleep(GATHER_S)
+            self._any_waits.clear()
+            await self._pass_on()
+
+    async def _pass_on(self) -> None:
+        while self._waiting:
+            batch = [self._waiting.popleft() for _ in range(min(BATCH, len(self._waiting)))]
+            try:
+                # While Redis is away nothing is kept for it.
+                await self._presence.answer(partial(self._leave, batch))
+            except RedisError:
+                # It answered, and refused.
+                log.exception("sockets on other nodes are not told")
+                await asyncio.sleep(LOOK_S)
+
+    async def _leave(self, batch: Sequence[Telling]) -> None:
+        nodes_of = await self._user_news.nodes_of(sorted({telling.user_id for telling in batch}))
+        elsewhere: defaultdict[str, list[Telling]] = defaultdict(list)
+        for telling in batch:
+            for node in nodes_of[telling.user_id] - {self._node}:
+                elsewhere[node].append(telling)
+        if elsewhere:
+            await self._user_news.leave(elsewhere)

@@ -71,6 +71,9 @@ CLOSE_GRACE_S = 5.0
 ABORT_EXTENSION = "cinewire.abort"
 """ASGI extension: `{"abort": callable}` drops the connection at once. Without it a close waits for what is buffered."""
 
+MAX_RUNS_KNOWN = 32
+"""Runs that a socket remembers to have had: as many as it may ask for at once."""
+
 MINI_PROGRAM_ORIGIN = "https://servicewechat.com"
 
 
@@ -89,6 +92,7 @@ class Connection:
         self.closed_at: float | None = None
         self.abort: Callable[[], None] | None = None
         self._unfollow: dict[str, Callable[[], None]] = {}
+        self._runs: list[str] = []
 
     def feed(self, text: str) -> None:
         """Take a message: it is answered, now or when it is done, by frames in the outbox."""
@@ -141,6 +145,7 @@ class Connection:
                 self._become(asker, call.caller)
                 return
             request_id = answer.request_id
+            self._runs = [*self._runs[1 - MAX_RUNS_KNOWN :], request_id]
             assert isinstance(operation, StreamingOperation)  # noqa: S101 (only those are answered by a stream)
             accepted = encode_reply(operation.accepted_type, operation.accepted_message, answer.accepted, request.id)
             self._put_for(asker, accepted)
@@ -232,6 +237,10 @@ class Connection:
         """Send what nobody asked for."""
         self._put(frame)
 
+    def has_run(self, request_id: str) -> bool:
+        """Whether the run's frames or reply are for this socket, or were lately."""
+        return request_id in self._runs
+
 
 class Sockets:
     """The sockets of this node: an ASGI application, and what must be told to all of them or to some."""
@@ -293,7 +302,7 @@ class Sockets:
             connection.leave_news = _nothing
             if after is not None:
                 connection.leave_seat = self._seats.take(after.user_id, partial(connection.close, REPLACED))
-                connection.leave_news = self._news.hold(after.user_id, connection.say)
+                connection.leave_news = self._news.hold(after.user_id, connection)
 
     def say_goodbye(self) -> None:
         """Tell every client that this node is about to stop, and when to come back."""

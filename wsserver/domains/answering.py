@@ -24,13 +24,15 @@ from protocol.errors import (
     STORAGE_UNAVAILABLE,
     OperationError,
 )
+from protocol.unasked import ConversationUpdated
 from storage.chat import Conversations, PastMessage, Place
-from storage.ownership import RunRow, RunTable
+from storage.ownership import RunRow, RunTable, StoredAnswer
 from wsserver.domains.answerer import MOVIE_BASE, Answerer, Asking
 from wsserver.domains.content_safety import ContentSafety, Watch
 from wsserver.domains.titles import Titles
 from wsserver.domains.watchlist_capture import WatchlistCapture
 from wsserver.hub import FINISH_S, Hub, Run, StoppedError
+from wsserver.news import News
 from wsserver.ownership import Ownership
 from wsserver.tails import SEQ_GAP
 from wsserver.vendors.llm import Finished, TextDelta, Turn
@@ -83,8 +85,10 @@ class Answering:
         capture: WatchlistCapture | None = None,
         safety: ContentSafety | None = None,
         titles: Titles | None = None,
+        news: News | None = None,
     ) -> None:
         self._titles = titles
+        self._news = news
         self._capture = capture
         self._safety = safety
         self._hub = hub
@@ -179,15 +183,23 @@ class Answering:
                 run.drop_text()
                 run.publish(Retract("content_refused" if error.kind is CONTENT_REFUSED else "content_unchecked"))
             keep = bool(asked.text) and not taken_back
-            await self._settle(run, asked, "failed", "interrupted" if keep else None)
+            self._tell(run, await self._settle(run, asked, "failed", "interrupted" if keep else None))
             raise
         finally:
             self._waiting.pop(run.request_id, None)
-        message_id = await self._settle(run, asked, "done", finish_reason)
+        stored = await self._settle(run, asked, "done", finish_reason)
+        message_id = None if stored is None else stored.id
         run.publish(Complete(asked.answer, message_id, finish_reason, asked.usage))
-        if self._titles is not None and message_id is not None and asked.conversation_id is not None:
+        self._tell(run, stored)
+        if self._titles is not None and stored is not None and asked.conversation_id is not None:
             naming = self._titles.give(run.user_id, asked.conversation_id)
             self._hub.spawn(naming, name=f"title after {run.request_id}")
+
+    def _tell(self, run: Run, stored: StoredAnswer | None) -> None:
+        """Tell the user's other sockets that there is an answer, where one is kept."""
+        if self._news is not None and stored is not None and stored.conversation is not None:
+            answered = ConversationUpdated.of(stored.conversation, "answered")
+            self._news.tell(run.user_id, answered, request_id=run.request_id)
 
     def _capturing(self, run: Run, request: SendChat) -> contextlib.AbstractAsyncContextManager[None]:
         """Beside the making of an answer, note what its question says of films, where that is wanted."""
@@ -239,7 +251,7 @@ class Answering:
 
     async def _settle(
         self, run: Run, asked: Asked, state: Literal["done", "failed"], finish_reason: FinishReason | None
-    ) -> UUID | None:
+    ) -> StoredAnswer | None:
         """Store how the run ended and, with a `finish_reason`, its answer, however long PostgreSQL is away.
 
         Raises StoppedError when the run is another owner's by now, and STORAGE_UNAVAILABLE after FINISH_S: then it is
@@ -248,7 +260,7 @@ class Answering:
         message_id = uuid.uuid4() if finish_reason is not None and (asked.text or finish_reason == "stop") else None
         run.settled = True
 
-        async def finish() -> tuple[UUID, Place] | None:
+        async def finish() -> StoredAnswer | None:
             return await self._table.finish(
                 request_id=run.request_id,
                 epoch=run.epoch,
@@ -263,17 +275,16 @@ class Answering:
         stored = await self._insist(run, finish)
         if stored is None or asked.conversation_id is None or asked.place is None:
             return None
-        stored_id, place = stored
         question = PastMessage(asked.place, "user", asked.request.query)
-        answer = PastMessage(place, "assistant", asked.answer)
+        answer = PastMessage(stored.place, "assistant", asked.answer)
         await self._conversations.remember(asked.conversation_id, [question, answer])
-        return stored_id
+        return stored
 
     async def _settle_failed(self, run: Run) -> None:
         """Store that a run ended by a mistake of ours; of its answer nothing is kept."""
         run.settled = True
 
-        async def finish() -> tuple[UUID, Place] | None:
+        async def finish() -> StoredAnswer | None:
             return await self._table.finish(
                 request_id=run.request_id,
                 epoch=run.epoch,
@@ -287,9 +298,7 @@ class Answering:
 
         await self._insist(run, finish)
 
-    async def _insist(
-        self, run: Run, finish: Callable[[], Awaitable[tuple[UUID, Place] | None]]
-    ) -> tuple[UUID, Place] | None:
+    async def _insist(self, run: Run, finish: Callable[[], Awaitable[StoredAnswer | None]]) -> StoredAnswer | None:
         give_up_at = time.monotonic() + FINISH_S / 2
         while True:
             try:

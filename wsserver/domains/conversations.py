@@ -19,13 +19,15 @@ from protocol.conversations import (
     SearchConversations,
 )
 from protocol.errors import CONVERSATION_NOT_FOUND, MESSAGE_NOT_FOUND, OperationError
+from protocol.unasked import ConversationUpdated
 from storage.chat import Conversations
 from storage.conversations import ConversationTable
 from wsserver.dispatch import Call, Handlers
 from wsserver.hub import Hub
+from wsserver.news import News
 
 
-def conversation_handlers(table: ConversationTable, said: Conversations, hub: Hub) -> Handlers:
+def conversation_handlers(table: ConversationTable, said: Conversations, hub: Hub, news: News) -> Handlers:
     """Handlers of the operations on conversations; `said` has their messages."""
     handlers = Handlers()
 
@@ -54,25 +56,31 @@ def conversation_handlers(table: ConversationTable, said: Conversations, hub: Hu
     @handlers.on(conversations.CONVERSATION_RENAME)
     async def rename(call: Call, request: RenameConversation) -> Conversation:
         user_id, conversation_id = call.known_caller.user_id, request.conversation_id
-        return _found(await table.rename(user_id=user_id, conversation_id=conversation_id, title=request.title))
+        renamed = _found(await table.rename(user_id=user_id, conversation_id=conversation_id, title=request.title))
+        news.tell(user_id, ConversationUpdated.of(renamed, "renamed"))
+        return renamed
 
     @handlers.on(branches.BRANCH_CHOOSE)
     async def choose(call: Call, request: ChooseBranch) -> Conversation:
-        conversation = await table.choose(user_id=call.known_caller.user_id, message_id=request.message_id)
+        user_id = call.known_caller.user_id
+        conversation = await table.choose(user_id=user_id, message_id=request.message_id)
         if conversation is None:
             raise OperationError(MESSAGE_NOT_FOUND)
+        news.tell(user_id, ConversationUpdated.of(conversation, "branched"))
         return conversation
 
     @handlers.on(conversations.CONVERSATION_DELETE)
     async def delete(call: Call, request: DeleteConversation) -> ConversationDeleted:
         user_id, conversation_id = call.known_caller.user_id, request.conversation_id
-        running = await table.delete(user_id=user_id, conversation_id=conversation_id)
-        if running is None:
+        deleted = await table.delete(user_id=user_id, conversation_id=conversation_id)
+        if deleted is None:
             raise OperationError(CONVERSATION_NOT_FOUND)
+        conversation, running = deleted
         for request_id in running:
             # Other nodes see it in the table.
             if (run := hub.run(request_id)) is not None:
                 run.stop("cancelled")
+        news.tell(user_id, ConversationUpdated.of(conversation, "deleted"))
         return ConversationDeleted(conversation_id=conversation_id)
 
     @handlers.on(conversations.CONVERSATION_SEARCH)

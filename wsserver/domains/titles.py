@@ -11,10 +11,9 @@ from contextlib import aclosing
 from uuid import UUID
 
 import structlog
-from pydantic_core import to_json
 
 from protocol.errors import OperationError
-from protocol.unasked import ConversationUpdated, TitledConversation
+from protocol.unasked import ConversationUpdated
 from storage.conversations import ConversationTable
 from wsserver.news import News
 from wsserver.vendors.llm import LanguageModel, TextDelta, Turn
@@ -68,15 +67,14 @@ class Titles:
             if said is None:
                 return
             title = await self._from_model(*said) or title_of(said[0])
-            if not title or not await self._table.entitle(
-                user_id=user_id, conversation_id=conversation_id, title=title
-            ):
+            if not title:
                 return
+            titled = await self._table.entitle(user_id=user_id, conversation_id=conversation_id, title=title)
         except OperationError as error:
             log.warning("conversation stays without a title", reason=error.kind.reason)
             return
-        updated = ConversationUpdated(data=TitledConversation(conversation_id=conversation_id, title=title))
-        await self._news.tell(user_id, to_json(updated))
+        if titled is not None:
+            self._news.tell(user_id, ConversationUpdated.of(titled, "titled"))
 
     async def _from_model(self, question: str, answer: str) -> str:
         if self._model is None:
