@@ -33,6 +33,7 @@ NOT_AN_OBJECT = _declare("not_an_object", 400, "消息必须是一个 JSON 对�
 DUPLICATE_KEY = _declare("duplicate_key", 400, "消息里有重复的键")
 BINARY_REFUSED = _declare("binary_refused", 400, "只接受文本帧")
 UNKNOWN_TYPE = _declare("unknown_type", 400, "未知的消息类型")
+BAD_REQUEST = _declare("bad_request", 400, "不是有效的 HTTP 请求")
 INVALID_FIELD = _declare("invalid_field", 400, "字段有误")
 NOT_FOUND = _declare("not_found", 404, "没有找到")
 CONVERSATION_NOT_FOUND = _declare("conversation_not_found", 404, "没有找到这个会话")

@@ -21,6 +21,7 @@ RANKS = {
     "wsserver.export_graph": 7,
     "wsserver.websocket": 6,
     "wsserver.http": 6,
+    "wsserver.http_protocol": 7,
     "wsserver.domains": 6,
     "wsserver.dispatch": 5,
     "wsserver.ownership": 5,

@@ -73,6 +73,21 @@ async def test_an_id_that_is_not_sane_is_not_taken_over(http: httpx.AsyncClient,
         assert answer.json()["error"]["request_id"] == request_id
 
 
+@pytest.mark.parametrize("sent", ["nonsense", "GET / HTTP/1.1\r\nX-Request-Id: a\x7f", "GET /\x00 HTTP/1.1"], ids=repr)
+async def test_what_is_no_http_is_refused_in_the_same_shape(node: TestNode, sent: str) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", node.node.port)
+    writer.write(f"{sent}\r\n\r\n".encode())
+    async with asyncio.timeout(PATIENCE_S):
+        head, _, body = (await reader.read()).partition(b"\r\n\r\n")
+    writer.close()
+    status, *lines = head.decode().split("\r\n")
+    headers = dict(line.lower().split(": ", 1) for line in lines)
+    assert (status, headers["content-type"]) == ("HTTP/1.1 400 Bad Request", "application/json")
+    assert len(body) == int(headers["content-length"])
+    assert problems(DOCUMENT, ERROR_BODY, json.loads(body)) == []
+    assert json.loads(body)["error"].items() >= {"reason": "bad_request", "request_id": headers["x-request-id"]}.items()
+
+
 async def test_the_longest_id_that_is_sane_is_taken_over(http: httpx.AsyncClient) -> None:
     longest = "a" * 64
     assert (await http.get("/health", headers={"X-Request-Id": longest})).headers["x-request-id"] == longest

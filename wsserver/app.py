@@ -68,6 +68,7 @@ from wsserver.film_parts import answerer_of, film_source, has_tmdb, refresh_of, 
 from wsserver.heart import Heart
 from wsserver.housekeeping import keep_house
 from wsserver.http import HttpEdge, on_http_exception
+from wsserver.http_protocol import HttpProtocol
 from wsserver.hub import Hub
 from wsserver.news import News
 from wsserver.ownership import Ownership
@@ -287,7 +288,7 @@ async def _served(application: ASGIApp, listener: socket.socket) -> AsyncIterato
     server = _Server(
         uvicorn.Config(
             application,
-            http="httptools",
+            http=HttpProtocol,
             ws=_Protocol,
             ws_max_size=MAX_MESSAGE_BYTES,
             # Deflate costs about 50 KiB a connection, and small frames gain nothing.

@@ -32,7 +32,7 @@ class RequestIds:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        request_id = _clients(scope) or secrets.token_hex(16)
+        request_id = _clients(scope) or new_request_id()
         scope[_KEY] = request_id
         # Never unbound: each request has a task of its own, and the server logs what failed in it after this has ended.
         structlog.contextvars.bind_contextvars(http_request_id=request_id)
@@ -43,6 +43,11 @@ class RequestIds:
             await send(message)
 
         await self.app(scope, receive, send_with_id)
+
+
+def new_request_id() -> str:
+    """An id that nobody had before."""
+    return secrets.token_hex(16)
 
 
 def request_id_of(scope: Scope) -> str:
