@@ -379,7 +379,7 @@ async def finish(table: RunTable, row: RunRow) -> uuid.UUID:
         recommendations=None,
     )
     assert stored is not None
-    return stored[0]
+    return stored.id
 
 
 async def test_an_end_that_is_stored_again_changes_nothing_that_came_after_it(apart: Postgres, redis: Redis) -> None:
