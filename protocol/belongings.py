@@ -42,12 +42,21 @@ class ExportedFilm(Noun):
     changed_at: datetime
 
 
+class Profile(Noun):
+    """What WeChat calls the user, and when it first was here; null is what is not known."""
+
+    openid: str | None
+    unionid: str | None
+    created_at: datetime
+
+
 class ExportPage(Noun):
     """Put together, the lists of all pages are everything. `next_after` is null on the last page.
 
-    What is changed while it is exported may be on two pages.
+    What is changed while it is exported may be on two pages. `profile` is on the first one.
     """
 
+    profile: Annotated[Profile | None, Field(exclude_if=lambda profile: profile is None)] = None
     conversations: list[Conversation] = Field(default_factory=list)
     messages: list[Message] = Field(default_factory=list)
     feedback: list[Feedback] = Field(default_factory=list)

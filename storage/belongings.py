@@ -1,6 +1,6 @@
 """Everything that is one user's in PostgreSQL: in pages, to be taken along, and deleted as a whole.
 
-It knows every table that has a `user_id`, and a test compares. Sessions are in Redis and `accounts.py`'s.
+It knows every table that has a `user_id`, and `chat.users`; a test compares. Sessions are in Redis and `accounts.py`'s.
 """
 
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ from uuid import UUID
 
 from redis.exceptions import RedisError
 
-from protocol.belongings import ExportedFilm
+from protocol.belongings import ExportedFilm, Profile
 from protocol.chat import Message
 from protocol.conversations import Conversation, Feedback
 from storage.chat import MESSAGE_COLUMNS, message_of
@@ -32,6 +32,12 @@ class Belongings:
     def __init__(self, postgres: Postgres, redis: Redis) -> None:
         self._postgres = postgres
         self._redis = redis
+
+    async def profile(self, user_id: str) -> Profile | None:
+        """Who the user is; None when nobody has noted it."""
+        async with self._postgres.connection() as connection:
+            row = await connection.fetchrow("SELECT openid, unionid, created_at FROM chat.users WHERE id = $1", user_id)
+        return None if row is None else Profile.model_construct(**dict(row))
 
     async def conversations(self, user_id: str, after: UUID) -> list[Conversation]:
         """The next ones, by id."""
@@ -139,6 +145,9 @@ class Belongings:
             await connection.execute("DELETE FROM chat.feedback WHERE user_id = $1", user_id)
             await connection.execute("DELETE FROM watchlist.lists WHERE user_id = $1", user_id)
             await connection.execute("DELETE FROM tmdb.enrichment_requests WHERE user_id = $1", user_id)
+            # The guests that it was before stay adopted, by nobody.
+            await connection.execute("UPDATE chat.users SET adopted_by = NULL WHERE adopted_by = $1", user_id)
+            await connection.execute("DELETE FROM chat.users WHERE id = $1", user_id)
         await self._forget([row["id"] for row in conversations], [row["request_id"] for row in runs])
 
     async def _forget(self, conversation_ids: Sequence[UUID], request_ids: Sequence[str]) -> None:

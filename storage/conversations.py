@@ -40,10 +40,14 @@ class ConversationTable:
             await hold_user(connection, user_id)
             row = await connection.fetchrow(
                 """
-                INSERT INTO chat.conversations (id, user_id, title)
-                SELECT $1, $2, $3
-                WHERE (SELECT count(*) FROM chat.conversations WHERE user_id = $2 AND deleted_at IS NULL) < $4
-                RETURNING id, title, created_at, updated_at
+                WITH made AS (
+                    INSERT INTO chat.conversations (id, user_id, title)
+                    SELECT $1, $2, $3
+                    WHERE (SELECT count(*) FROM chat.conversations WHERE user_id = $2 AND deleted_at IS NULL) < $4
+                    RETURNING id, user_id, title, created_at, updated_at
+                ),
+                theirs AS (INSERT INTO chat.users (id) SELECT user_id FROM made ON CONFLICT (id) DO NOTHING)
+                SELECT id, title, created_at, updated_at FROM made
                 """,
                 uuid4(),
                 user_id,

@@ -468,7 +468,13 @@ async def _resent(connection: Connection, user_id: str, client_id: str) -> RunRo
 async def _check_conversation(connection: Connection, conversation_id: UUID, user_id: str, *, create: bool) -> None:
     if create:
         await connection.execute(
-            "INSERT INTO chat.conversations (id, user_id) VALUES ($1, $2) ON CONFLICT (id) DO NOTHING",
+            """
+            WITH made AS (
+                INSERT INTO chat.conversations (id, user_id) VALUES ($1, $2) ON CONFLICT (id) DO NOTHING
+                RETURNING user_id
+            )
+            INSERT INTO chat.users (id) SELECT user_id FROM made ON CONFLICT (id) DO NOTHING
+            """,
             conversation_id,
             user_id,
         )

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import uuid
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import httpx
@@ -25,7 +26,7 @@ LISTS = ("conversations", "messages", "feedback", "watchlist")
 
 
 async def exported(transport: Transport) -> tuple[Frame, int]:
-    """Everything, and of how many pages."""
+    """The lists of everything, and of how many pages."""
     everything: Frame = {name: [] for name in LISTS}
     wanted: Frame = {}
     pages = 0
@@ -58,11 +59,16 @@ async def rows_of(postgres: Postgres, user_id: str) -> dict[str, int]:
             WHERE column_name = 'user_id' ORDER BY 1
             """
         )
-        return {
+        rows = {
             table["name"]: await connection.fetchval(
                 f"SELECT count(*) FROM {table['name']} WHERE user_id = $1", user_id
             )
             for table in tables
+        }
+        return rows | {
+            "chat.users": await connection.fetchval(
+                "SELECT count(*) FROM chat.users WHERE kind = 'user' AND $1 IN (id, adopted_by)", user_id
+            )
         }
 
 
@@ -89,6 +95,29 @@ async def test_an_export_has_everything_once(transport: Transport) -> None:
         (27205, "to_watch"),
         (603, "watched"),
     ]
+
+
+async def test_the_first_page_says_who_the_user_is(model_node: ModelNode, postgres: Postgres) -> None:
+    model_node.wechat.unionids = True
+    before = datetime.now(UTC)
+    code = model_node.wechat.issue_code()
+    async with socket_client(model_node.url) as client:
+        await client.login(code)
+        unionid = model_node.wechat.codes[code].unionid
+        await client.call({"type": "conversation_create"})
+        page = (await client.call({"type": "account_export"}))["data"]
+        profile = page["profile"]
+        assert (profile["openid"], profile["unionid"]) == (client.openid, unionid)
+        assert before < datetime.fromisoformat(profile["created_at"]) < datetime.now(UTC)
+        assert "profile" not in (await client.call({"type": "account_export", "after": page["next_after"]}))["data"]
+        # WeChat leaves the unionid out where the account is bound to none; it is still the user's.
+        model_node.wechat.unionids = False
+        seen = "SELECT seen_at FROM chat.users WHERE openid = $1"
+        async with postgres.connection() as connection:
+            first = await connection.fetchval(seen, client.openid)
+            await client.login(model_node.wechat.issue_code(client.openid))
+            assert await connection.fetchval(seen, client.openid) > first
+        assert (await client.call({"type": "account_export"}))["data"]["profile"] == profile
 
 
 async def test_an_export_goes_on_from_page_to_page(transport: Transport, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -203,6 +232,7 @@ async def test_the_routes_export_and_delete(http: httpx.AsyncClient) -> None:
     made = (await http.post("/api/v1/conversations", headers=bearer)).json()
     page = (await http.get("/api/v1/account/export", headers=bearer)).json()
     assert page["conversations"] == [made]
+    assert page["profile"]["openid"] == login["openid"]
     last = await http.get("/api/v1/account/export", headers=bearer, params={"after": page["next_after"]})
     assert last.json() == {**{name: [] for name in LISTS}, "next_after": None}
     gone = await http.delete("/api/v1/account", headers=bearer)
@@ -214,3 +244,9 @@ async def test_the_routes_export_and_delete(http: httpx.AsyncClient) -> None:
     assert again["openid"] == login["openid"]
     fresh = {"Authorization": f"Bearer {again['token']}"}
     assert (await http.get("/api/v1/conversations", headers=fresh)).json()["items"] == []
+
+
+async def test_a_login_does_not_wait_for_who_holds_the_table(node: TestNode, postgres: Postgres) -> None:
+    async with postgres.transaction() as connection, socket_client(node.url) as client:
+        await connection.execute("LOCK TABLE chat.users IN ACCESS EXCLUSIVE MODE")
+        assert (await client.login())["code"] == 0

@@ -12,6 +12,7 @@ from urllib.parse import unquote, urlsplit
 import httpx
 import psutil
 import pytest
+import structlog
 
 from storage.embedded import Services, embedded_services
 from tests.clients import PATIENCE_S, socket_client
@@ -129,6 +130,23 @@ async def test_without_postgresql_errors_say_so_and_its_return_is_enough(fragile
         "之后",
         after["data"]["msg"],
     ]
+
+
+async def test_without_postgresql_logins_go_on_and_the_next_one_is_noted(fragile: Fragile) -> None:
+    async with socket_client(fragile.url) as client:
+        fragile.postgres.stop()
+        with structlog.testing.capture_logs() as lines:
+            reply = await client.login("mine")
+        assert [line for line in lines if "noted" in line["event"]] == [
+            {"event": "login is not noted", "log_level": "warning"}
+        ]
+        fragile.postgres.start()
+        await becomes_ready(fragile.url)
+        unknown = await client.call({"type": "account_export"})
+        assert "profile" not in unknown["data"]
+        await client.login("mine")
+        known = await client.call({"type": "account_export"})
+        assert known["data"]["profile"]["openid"] == reply["data"]["openid"]
 
 
 async def test_without_redis_chats_go_on_and_logins_say_so(fragile: Fragile) -> None:

@@ -132,6 +132,41 @@ async def test_conversations_survive_getting_titles_and_losing_them(database_url
     assert [row["id"] for row in rows] == [row["id"] for row in left] == ["00000000-0000-0000-0000-000000000001"]
 
 
+async def test_who_has_conversations_is_known_and_no_guest_of_old_gets_a_secret_by_its_name(database_url: str) -> None:
+    await migrate(database_url)
+    await downgrade(database_url, "0009")
+    await execute(
+        database_url,
+        """
+        INSERT INTO chat.conversations (id, user_id, created_at, updated_at) VALUES
+            ('00000000-0000-0000-0000-000000000001', 'guest_a', '2026-01-02Z', '2026-01-03Z'),
+            ('00000000-0000-0000-0000-000000000002', 'guest_a', '2026-01-01Z', '2026-01-02Z'),
+            ('00000000-0000-0000-0000-000000000003', 'guest_b', '2026-01-01Z', '2026-01-01Z'),
+            ('00000000-0000-0000-0000-000000000004', 'wx_a', '2026-01-01Z', '2026-01-01Z');
+        INSERT INTO chat.messages (id, conversation_id, role, content, request_id) VALUES
+            ('00000000-0000-0000-0000-00000000000a', '00000000-0000-0000-0000-000000000002', 'user', '问', 'first'),
+            ('00000000-0000-0000-0000-00000000000b', '00000000-0000-0000-0000-000000000001', 'user', '问', 'second'),
+            ('00000000-0000-0000-0000-00000000000c', '00000000-0000-0000-0000-000000000004', 'user', '问', 'theirs');
+        """,
+    )
+    await migrate(database_url)
+    rows = await fetch(
+        database_url,
+        """
+        SELECT id, kind, first_answer, created_at::date::text AS created, seen_at::date::text AS seen, openid
+        FROM chat.users ORDER BY id
+        """,
+    )
+    assert [tuple(row) for row in rows] == [
+        ("guest_a", "guest", "first", "2026-01-01", "2026-01-03", None),
+        ("guest_b", "guest", None, "2026-01-01", "2026-01-01", None),
+        ("wx_a", "user", None, "2026-01-01", "2026-01-01", None),
+    ]
+    assert len({row["nonce"] for row in await fetch(database_url, "SELECT nonce FROM chat.users")}) == 3
+    await downgrade(database_url, "0009")
+    assert len(await fetch(database_url, "SELECT FROM chat.conversations")) == 4
+
+
 async def test_a_database_that_is_ahead_is_refused_and_not_touched(database_url: str) -> None:
     await migrate(database_url)
     await execute(database_url, "UPDATE alembic_version SET version_num = '9999'")

@@ -50,6 +50,7 @@ from storage.postgres import Postgres
 from storage.redis import Redis, ping
 from storage.runs import RunLogs
 from storage.tmdb_entities import People, TvShows
+from storage.users import Users
 from storage.watchlist import Watchlist
 from wsserver.auth import Authenticator, CodeExchange
 from wsserver.commands import say
@@ -207,7 +208,7 @@ async def running(settings: Settings, listener: socket.socket, services: Service
         dispatcher = Dispatcher(
             OPERATIONS,
             (
-                account_handlers(authenticator),
+                account_handlers(authenticator, Users(postgres)),
                 belongings_handlers(Belongings(postgres, redis), authenticator, hub),
                 chat_handlers(chats),
                 conversation_handlers(conversation_table, conversations, hub, news),

@@ -1,12 +1,23 @@
 """Logging in, refreshing, logging out, and the ping that anyone may send."""
 
+import asyncio
+
+import structlog
+
 from protocol import accounts
 from protocol.accounts import Authenticate, Authenticated, LoggedIn, LogIn, LogOut, Ping
+from protocol.errors import OperationError
+from storage.users import Users
 from wsserver.auth import Authenticator
 from wsserver.dispatch import Call, Handlers
 
+log = structlog.get_logger(__name__)
 
-def account_handlers(authenticator: Authenticator) -> Handlers:
+NOTE_S = 0.3
+"""How long a login waits for PostgreSQL, which takes a millisecond, to note it; WeChat has taken 50 ms and more."""
+
+
+def account_handlers(authenticator: Authenticator, users: Users) -> Handlers:
     """Handlers of the account operations."""
     handlers = Handlers()
 
@@ -16,7 +27,14 @@ def account_handlers(authenticator: Authenticator) -> Handlers:
 
     @handlers.on(accounts.LOGIN)
     async def log_in(call: Call, request: LogIn) -> LoggedIn:
-        call.caller, reply = await authenticator.log_in(request.code)
+        caller, reply = await authenticator.log_in(request.code)
+        try:
+            async with asyncio.timeout(NOTE_S):
+                await users.logged_in(user_id=caller.user_id, openid=reply.openid, unionid=reply.unionid)
+        except (OperationError, TimeoutError):
+            # The session is in Redis and is what counts.
+            log.warning("login is not noted")
+        call.caller = caller
         return reply
 
     @handlers.on(accounts.AUTH)
