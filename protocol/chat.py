@@ -57,11 +57,16 @@ class SendChat(StreamingRequest):
     """What to do when the conversation is still being answered: refuse, wait for it, or cut it short."""
 
 
+GuestsSecret = Annotated[str | None, Field(exclude_if=lambda secret: secret is None)]
+"""Only with the first answer of a guest, and when that is asked for again under its `id`: what `adopt_guest` wants."""
+
+
 class ChatAccepted(Noun):
-    """The question is stored and its answer has begun."""
+    """The question is stored and its answer has begun. `guest_secret` comes with a guest's first answer only."""
 
     request_id: str
     conversation_id: UUID | None
+    guest_secret: GuestsSecret = None
 
 
 Stage = Literal["routing", "retrieval", "enrichment", "generation"]
@@ -225,6 +230,7 @@ class ChatReply(Noun):
     request_id: str
     recommendations: Annotated[Recommendations | None, Field(exclude_if=lambda films: films is None)] = None
     watchlist: Annotated[WatchlistCaptured | None, Field(exclude_if=lambda films: films is None)] = None
+    guest_secret: GuestsSecret = None
     aigc: Literal[True] = True
 
 

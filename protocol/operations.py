@@ -1,6 +1,6 @@
 """The one list of all operations. A new domain is added here, by name; nothing is discovered."""
 
-from protocol import accounts, belongings, branches, chat, conversations, movies, watchlist
+from protocol import accounts, belongings, branches, chat, conversations, guests, movies, watchlist
 from protocol.operation import merge
 
 OPERATIONS = merge(
@@ -9,6 +9,7 @@ OPERATIONS = merge(
     branches.operations,
     chat.operations,
     conversations.operations,
+    guests.operations,
     movies.operations,
     watchlist.operations,
 )

@@ -169,6 +169,7 @@ class ConversationTable:
     async def rate(self, *, user_id: str, message_id: UUID, rating: int, comment: str | None) -> Feedback | None:
         """Keep what the user thinks of an answer, instead of what it thought before; None when there is no such one."""
         async with self._postgres.connection() as connection:
+            # FOR SHARE: until it is stored, the conversation stays whose it is.
             row = await connection.fetchrow(
                 """
                 INSERT INTO chat.feedback (id, message_id, user_id, rating, comment)
@@ -176,6 +177,7 @@ class ConversationTable:
                 FROM chat.messages JOIN chat.conversations ON conversations.id = messages.conversation_id
                 WHERE messages.id = $2 AND messages.role = 'assistant'
                   AND conversations.user_id = $1 AND conversations.deleted_at IS NULL
+                FOR SHARE OF conversations
                 ON CONFLICT (user_id, message_id) DO UPDATE
                 SET rating = excluded.rating, comment = excluded.comment, changed_at = clock_timestamp()
                 RETURNING id, message_id, rating, comment, created_at, changed_at

@@ -47,7 +47,10 @@ Stop = Literal["cancelled", "interrupted"]
 
 @dataclass(frozen=True, slots=True)
 class RunRow:
-    """A run as it stands. `request` is what was asked, gone when it ended."""
+    """A run as it stands. `request` is what was asked, gone when it ended.
+
+    `nonce` is the guest's whose first answer it is, known where it is begun or its question is sent again.
+    """
 
     request_id: str
     user_id: str
@@ -60,6 +63,7 @@ class RunRow:
     place: Place | None
     ended_s_ago: float | None
     request: dict[str, Any] | None = field(repr=False)
+    nonce: UUID | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,12 +151,17 @@ class RunTable:
                 place = await _store_question(connection, conversation_id, request_id, question)
             row = await connection.fetchrow(
                 f"""
+                WITH first AS (
+                    UPDATE chat.users SET first_answer = $1
+                    WHERE id = $2 AND kind = 'guest' AND first_answer IS NULL AND $5::uuid IS NOT NULL
+                    RETURNING nonce
+                )
                 INSERT INTO chat.runs (
                     request_id, user_id, session_id, client_id, conversation_id, request, position, previous,
                     state, node
                 )
                 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
-                RETURNING {_COLUMNS}
+                RETURNING {_COLUMNS}, (SELECT nonce FROM first)
                 """,
                 request_id,
                 user_id,
@@ -460,7 +469,12 @@ async def _resent(connection: Connection, user_id: str, client_id: str) -> RunRo
         RESEND_WINDOW,
     )
     row = await connection.fetchrow(
-        f"SELECT {_COLUMNS} FROM chat.runs WHERE user_id = $1 AND client_id = $2", user_id, client_id
+        f"""
+        SELECT {_COLUMNS}, (SELECT nonce FROM chat.users WHERE users.id = $1 AND first_answer = request_id)
+        FROM chat.runs WHERE user_id = $1 AND client_id = $2
+        """,
+        user_id,
+        client_id,
     )
     return None if row is None else _run(row)
 
@@ -564,4 +578,5 @@ def _run(row: Record | None) -> RunRow:
         place=place,
         ended_s_ago=row["ended_s_ago"],
         request=row["request"],
+        nonce=row.get("nonce"),
     )

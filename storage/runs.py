@@ -41,6 +41,11 @@ return newest and tonumber(string.match(newest[1], '^%d+')) or 0
 """
 """KEYS: meta, log. ARGV: the new owner's epoch, the keys' life in s, then fields and values of the description."""
 
+DESCRIBE = """
+if redis.call('EXISTS', KEYS[1]) == 1 then redis.call('HSET', KEYS[1], unpack(ARGV)) end
+"""
+"""KEYS: meta. ARGV: fields and values. A script, so that no key is left without an end."""
+
 
 @dataclass(frozen=True, slots=True)
 class Claim:
@@ -131,13 +136,14 @@ class RunLogs:
             results: list[Any] = await pipeline.execute()
         return [_appended(result) for result in results]
 
-    async def describe(self, request_id: str, description: Mapping[str, str]) -> None:
-        """Change what is known of a run, if anything is."""
-        key = RUN_META(request_id)
+    async def describe(self, request_ids: Sequence[str], description: Mapping[str, str]) -> None:
+        """Change what is known of runs, of those of which anything is."""
+        fields = [text for pair in description.items() for text in pair]
         async with reachable():
-            if await self._redis.exists(key):
-                fields: dict[Any, Any] = dict(description)
-                await self._redis.hset(key, mapping=fields)
+            pipeline = self._redis.pipeline(transaction=False)
+            for request_id in request_ids:
+                pipeline.eval(DESCRIBE, 1, RUN_META(request_id), *fields)
+            await pipeline.execute()
 
     async def meta(self, request_id: str) -> dict[str, str]:
         """What is known of the run, empty when the window is over."""

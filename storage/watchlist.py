@@ -245,6 +245,44 @@ class Watchlist:
         )
 
 
+async def move_list(connection: Connection, *, giver: str, taker: str) -> int:
+    """Put one list into another, where every film stays that is there already: how many came. Raises WATCHLIST_FULL.
+
+    The giver's changes are numbered above all of the taker's, so that an undo still finds what it had put in, and
+    nothing else. The giver has no list then.
+    """
+    given = await connection.fetchval("SELECT changes FROM watchlist.lists WHERE user_id = $1 FOR UPDATE", giver)
+    if given is None:
+        return 0
+    above = await _next_changes(connection, taker, given) - 1
+    moved = await connection.fetch(
+        """
+        UPDATE watchlist.items AS item SET user_id = $2, change = change + $3
+        WHERE user_id = $1 AND NOT EXISTS (
+            SELECT FROM watchlist.items AS own WHERE own.user_id = $2 AND own.tmdb_id = item.tmdb_id
+        )
+        RETURNING true
+        """,
+        giver,
+        taker,
+        above,
+    )
+    count = await connection.fetchval("SELECT count(*) FROM watchlist.items WHERE user_id = $1", taker)
+    if moved and count > MAX_ITEMS:
+        raise OperationError(WATCHLIST_FULL)
+    await connection.execute(
+        """
+        UPDATE watchlist.captured SET change = change + $2, previous_change = previous_change + $2
+        WHERE capture_id IN (SELECT id FROM watchlist.captures WHERE user_id = $1)
+        """,
+        giver,
+        above,
+    )
+    await connection.execute("UPDATE watchlist.captures SET user_id = $2 WHERE user_id = $1", giver, taker)
+    await connection.execute("DELETE FROM watchlist.lists WHERE user_id = $1", giver)
+    return len(moved)
+
+
 async def _next_changes(connection: Connection, user_id: str, count: int) -> int:
     """Hold the user's list until the transaction ends; the first of `count` numbers for changes to it."""
     last: int = await connection.fetchval(

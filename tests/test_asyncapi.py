@@ -82,8 +82,10 @@ def test_every_close_code_says_what_to_do() -> None:
         assert all(each["do"] for each in channel["x-close-codes"])
 
 
-async def lived(client: SocketClient) -> dict[str, object]:
+async def lived(client: SocketClient, url: str) -> dict[str, object]:
     """Names of things that exist, by the fields in which messages name them."""
+    async with httpx.AsyncClient(base_url=url, trust_env=False, timeout=PATIENCE_S) as http:
+        answered = await http.post("/wechat/chat", json={"query": "你好"})
     question = {"type": "chat", "query": "想看《盗梦空间》", "id": "before", "watchlist_auto_capture": True}
     frames = await client.stream(question)
     captured = next(frame for frame in frames if frame["type"] == "watchlist")
@@ -93,6 +95,7 @@ async def lived(client: SocketClient) -> dict[str, object]:
         "message_id": frames[-1]["message_id"],
         "capture_id": captured["content"]["capture_id"],
         "token": client.token,
+        "secret": answered.json()["data"]["guest_secret"],
         "after_seq": 0,
     }
 
@@ -104,7 +107,7 @@ async def test_example_requests_are_answered_as_the_document_says(node: TestNode
     answers = {"anyOf": [named(reference)["payload"] for reference in described["reply"]["messages"]]}
     async with socket_client(node.url) as client:
         await client.login()
-        exists = await lived(client)
+        exists = await lived(client, node.url)
         request = {key: exists.get(key, value) for key, value in example["payload"].items()}
         await client.send(request)
         operation = OPERATIONS[name]

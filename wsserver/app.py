@@ -42,6 +42,7 @@ from storage.enrichment import EnrichmentLog
 from storage.film_index import FilmIndex
 from storage.film_search import FilmSearch
 from storage.graph_outbox import GraphOutbox
+from storage.guests import Guests
 from storage.limits import RateLimits, UserSockets
 from storage.movies import Movies
 from storage.news import UserNews
@@ -52,7 +53,7 @@ from storage.runs import RunLogs
 from storage.tmdb_entities import People, TvShows
 from storage.users import Users
 from storage.watchlist import Watchlist
-from wsserver.auth import Authenticator, CodeExchange
+from wsserver.auth import Authenticator, CodeExchange, GuestSecrets
 from wsserver.commands import say
 from wsserver.connections import StartError, open_storage, services_of
 from wsserver.contract.pages import contract_routes
@@ -62,6 +63,7 @@ from wsserver.domains.answering import Answering
 from wsserver.domains.belongings import belongings_handlers
 from wsserver.domains.chat import Chats, chat_handlers
 from wsserver.domains.conversations import conversation_handlers
+from wsserver.domains.guests import guest_handlers
 from wsserver.domains.movies import movie_handlers
 from wsserver.domains.watchlist import watchlist_handlers
 from wsserver.domains.watchlist_capture import WatchlistCapture
@@ -198,8 +200,15 @@ async def running(settings: Settings, listener: socket.socket, services: Service
             titles=titles_of(settings, http_client, conversation_table, news),
             news=news,
         )
+        guest_secrets = GuestSecrets(settings.signing_secret())
         chats = Chats(
-            hub, table=table, ownership=ownership, conversations=conversations, answering=answering, rates=rates
+            hub,
+            table=table,
+            ownership=ownership,
+            conversations=conversations,
+            answering=answering,
+            rates=rates,
+            guest_secrets=guest_secrets,
         )
         session_watch = SessionWatch(sessions)
         authenticator.when_session_ends(session_watch.end)
@@ -212,6 +221,7 @@ async def running(settings: Settings, listener: socket.socket, services: Service
                 belongings_handlers(Belongings(postgres, redis), authenticator, hub),
                 chat_handlers(chats),
                 conversation_handlers(conversation_table, conversations, hub, news),
+                guest_handlers(Guests(postgres, redis), guest_secrets),
                 movie_handlers(movies, FilmSearch(postgres), films.fetch),
                 watchlist_handlers(watchlist, movies),
             ),

@@ -8,12 +8,14 @@ else.
 import asyncio
 import base64
 import hashlib
+import hmac
 import os
 import secrets
 import time
 import uuid
 from collections.abc import Callable
 from typing import Any, Protocol
+from uuid import UUID
 
 import jwt
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -22,6 +24,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from protocol.accounts import Authenticated, Caller, LoggedIn
 from protocol.errors import (
+    GUEST_NOT_FOUND,
     GUESTS_OFF,
     SESSION_REVOKED,
     TOKEN_EXPIRED,
@@ -215,6 +218,32 @@ class Authenticator:
         if not isinstance(claims["sid"], str):
             raise OperationError(TOKEN_INVALID)
         return claims
+
+
+class GuestSecrets:
+    """What proves that one was a guest: it is given out once, and nothing of it is stored.
+
+    It is the guest's id, a dot, and a MAC (RFC 2104, SHA-256) over that and a nonce that is stored with the guest.
+    """
+
+    def __init__(self, secret: str) -> None:
+        self._key = _derive(secret.encode(), b"cinewire guest")
+
+    def of(self, guest_id: str, nonce: UUID) -> str:
+        """The guest's secret."""
+        proof = hmac.digest(self._key, f"{guest_id}\n{nonce}".encode(), "sha256")
+        return f"{guest_id}.{base64.urlsafe_b64encode(proof).decode().rstrip('=')}"
+
+    def names(self, secret: str) -> str:
+        """Whose secret it says that it is. Raises GUEST_NOT_FOUND."""
+        guest_id, _, _ = secret.partition(".")
+        if not is_guest(guest_id):
+            raise OperationError(GUEST_NOT_FOUND)
+        return guest_id
+
+    def proves(self, secret: str, guest_id: str, nonce: UUID) -> bool:
+        """Whether it is the guest's secret."""
+        return hmac.compare_digest(secret.encode(), self.of(guest_id, nonce).encode())
 
 
 def is_guest(user_id: str) -> bool:

@@ -41,6 +41,7 @@ from storage.chat import Conversations
 from storage.limits import RateLimits
 from storage.ownership import Revision, RunRow, RunTable
 from storage.runs import LoggedFrame
+from wsserver.auth import GuestSecrets
 from wsserver.dispatch import Call, Handlers
 from wsserver.domains.answering import Answering
 from wsserver.feed import Feed, Follower, Recorded
@@ -72,8 +73,10 @@ class Chats:
         conversations: Conversations,
         answering: Answering,
         rates: RateLimits,
+        guest_secrets: GuestSecrets,
     ) -> None:
         self._rates = rates
+        self._guest_secrets = guest_secrets
         self._hub = hub
         self._table = table
         self._ownership = ownership
@@ -120,11 +123,12 @@ class Chats:
             feed: Feed = self._answering.launch(row, request) if is_new else await self._feed_of(row)
         finally:
             self._ownership.beginning.discard(request_id)
+        secret = None if row.nonce is None else self._guest_secrets.of(row.user_id, row.nonce)
         return Stream(
             request_id=row.request_id,
-            accepted=ChatAccepted(request_id=row.request_id, conversation_id=row.conversation_id),
+            accepted=ChatAccepted(request_id=row.request_id, conversation_id=row.conversation_id, guest_secret=secret),
             feed=feed,
-            reply=lambda: self._reply(feed, row, caller.session_id),
+            reply=lambda: self._reply(feed, row, caller.session_id, secret),
             message_id=request.id,
         )
 
@@ -171,17 +175,14 @@ class Chats:
         """Where an answer stands, and its frames from there on. Raises RUN_NOT_FOUND, for somebody else's too."""
         caller = call.known_caller
         run = self._hub.run(request.request_id)
-        if run is not None:
+        if run is not None and not run.ended:
             feed: Feed = _theirs(run.user_id, caller, run)
         else:
+            # Of one that has ended the table says whose it is: a guest's may have become a user's.
             row = await self._table.find(user_id=caller.user_id, request_id=request.request_id)
-            meta = await self._meta(request.request_id, row)
-            if "user_id" in meta:
-                feed = _theirs(meta["user_id"], caller, await self._hub.feed(request.request_id))
-            elif row is not None and row.state in ("queued", "running"):
-                feed = await self._hub.feed(request.request_id)
-            else:
+            if row is None or (run is None and not await self._has_frames(row)):
                 return await self._gone(caller, request.request_id, row)
+            feed = await self._hub.feed(request.request_id)
         if feed.ended and request.after_seq > feed.position:
             # It has had more than the log ever got: what was stored is all that there is to add.
             row = await self._table.find(user_id=caller.user_id, request_id=request.request_id)
@@ -194,15 +195,17 @@ class Chats:
             after_seq=request.after_seq,
         )
 
-    async def _meta(self, request_id: str, row: RunRow | None) -> dict[str, str]:
-        """What the log knows of the run; of one that has just ended it may know a moment later."""
+    async def _has_frames(self, row: RunRow) -> bool:
+        """Whether the run goes on, or its log is kept; of one that has just ended that may be seen a moment later."""
+        if row.state in ("queued", "running"):
+            return True
         for _ in range(LOG_LAG_POLLS):
-            meta = await self._hub.logs.meta(request_id)
-            lags = row is not None and row.ended_s_ago is not None and row.ended_s_ago < LOG_LAG_S
-            if "user_id" in meta or not lags:
-                break
+            if "user_id" in await self._hub.logs.meta(row.request_id):
+                return True
+            if row.ended_s_ago is None or row.ended_s_ago >= LOG_LAG_S:
+                return False
             await asyncio.sleep(LOG_LAG_S / LOG_LAG_POLLS)
-        return meta
+        return False
 
     async def _gone(self, caller: Caller, request_id: str, row: RunRow | None) -> Stream[None]:
         """What is left of a run after its window. Raises RUN_NOT_FOUND when that is nothing."""
@@ -255,7 +258,7 @@ class Chats:
             endings[ended.row.request_id] = [Restart("log_lost"), *await self._ending(ended.row)]
         return endings
 
-    async def _reply(self, feed: Feed, row: RunRow, session_id: str) -> ChatReply:
+    async def _reply(self, feed: Feed, row: RunRow, session_id: str, guest_secret: str | None) -> ChatReply:
         """Wait for the run's end, wherever it is made, and give its whole answer. Raises what the run failed with."""
         ended: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
         recommendations: list[Recommendations] = []
@@ -284,6 +287,7 @@ class Chats:
             request_id=row.request_id,
             recommendations=recommendations[0] if recommendations else None,
             watchlist=captured[0] if captured else None,
+            guest_secret=guest_secret,
         )
 
     async def history(self, call: Call, request: ReadHistory) -> HistoryPage:
