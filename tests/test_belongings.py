@@ -67,7 +67,7 @@ async def rows_of(postgres: Postgres, user_id: str) -> dict[str, int]:
         }
         return rows | {
             "chat.users": await connection.fetchval(
-                "SELECT count(*) FROM chat.users WHERE kind = 'user' AND $1 IN (id, adopted_by)", user_id
+                "SELECT count(*) FROM chat.users WHERE $1 IN (id, adopted_by)", user_id
             )
         }
 

@@ -3,7 +3,7 @@
 import asyncio
 import json
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 import httpx
@@ -17,6 +17,7 @@ from storage.embedded import Services
 from storage.enrichment import Enrichment, EnrichmentLog
 from storage.postgres import Postgres
 from storage.redis import HISTORY, RUN_META, Redis
+from storage.runs import Appended, Entry, RunLogs
 from tests.clients import PATIENCE_S, Frame, HttpClient, SocketClient, Transport, events, new_code, socket_client
 from tests.conftest import ModelNode
 from tests.node import TestNode, serving
@@ -71,6 +72,13 @@ async def films(transport: Transport) -> list[tuple[int, str]]:
     return [(item["tmdb_id"], item["state"]) for item in await items(transport, "watchlist_list")]
 
 
+async def kept_by(postgres: Postgres, guest_id: str) -> dict[str, int]:
+    """How many rows of what a guest has there are in each table."""
+    rows = await rows_of(postgres, guest_id)
+    del rows["chat.users"]
+    return rows
+
+
 def contents(messages: list[Frame]) -> list[str]:
     return [message["content"] for message in messages]
 
@@ -90,7 +98,7 @@ async def test_what_a_guest_asked_and_kept_becomes_the_users_and_its_name_begins
     said = {one: await items(guest, "history", conversation_id=one) for one in (first["conversation_id"], made)}
     guest_id = id_of(first["guest_secret"])
     await EnrichmentLog(postgres).write(Enrichment(uuid.uuid4().hex, guest_id, "问", "title", "found", 1))
-    assert all((await rows_of(postgres, guest_id)).values())
+    assert all((await kept_by(postgres, guest_id)).values())
 
     adopted = await adopt(transport, first["guest_secret"])
     assert (adopted["type"], adopted["code"], adopted["data"]) == (
@@ -116,7 +124,7 @@ async def test_what_a_guest_asked_and_kept_becomes_the_users_and_its_name_begins
     assert undone["data"]["restored"] == [{"tmdb_id": INCEPTION, "state": None}]
 
     # The guest's name finds nothing of it, and begins anew where it began.
-    assert not any((await rows_of(postgres, guest_id)).values())
+    assert not any((await kept_by(postgres, guest_id)).values())
     for type_, more in (("conversation_list", {}), ("history", {}), ("watchlist_list", {})):
         assert await items(guest, type_, **more) == []
     assert await items(guest, "conversation_search", query="盗梦") == []
@@ -197,29 +205,49 @@ async def test_each_route_gives_the_secret_with_the_first_answer_only_and_it_is_
 
 
 async def test_the_user_resumes_an_answer_of_the_guest_on_any_node_and_the_guest_does_not(
-    node: TestNode, http: httpx.AsyncClient, services: Services, data_dir: Path, redis: Redis
+    node: TestNode,
+    http: httpx.AsyncClient,
+    services: Services,
+    data_dir: Path,
+    redis: Redis,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    append, may_log = RunLogs.append, asyncio.Event()
+
+    async def append_later(logs: RunLogs, entries: Sequence[Entry]) -> list[Appended]:
+        await may_log.wait()
+        return await append(logs, entries)
+
+    monkeypatch.setattr(RunLogs, "append", append_later)
     async with (
         serving(services, data_dir) as second,
         httpx.AsyncClient(base_url=second.url, trust_env=False, timeout=PATIENCE_S) as far_http,
+        socket_client(second.url) as far,
     ):
-        guest = Guest(http)
+        await far.login()
+        near, guest = HttpClient(http, far.token), Guest(http)
         frames = await guest.stream({"type": "chat", "query": "推荐三部诺兰导演的电影"})
         request_id = frames[0]["content"]["request_id"]
-        async with socket_client(second.url) as far:
-            await far.login()
-            assert (await adopt(far, frames[0]["content"]["guest_secret"]))["code"] == 0
-            # At once, while the node that made it may still have it; and when only its log is left.
-            for logged in (False, True):
-                if logged:
-                    await is_logged(node, redis, request_id)
-                for user in (far, HttpClient(http, far.token)):
-                    resumed = await user.stream({"type": "resume", "request_id": request_id, "after_seq": 0})
-                    assert resumed[0]["data"]["recovered"] is True
-                    assert resumed[1:] == frames[1:]
-                for name in (guest, Guest(far_http, guest.guest_name)):
-                    refused = await name.call({"type": "resume", "request_id": request_id})
-                    assert (refused["code"], refused["reason"]) == (404, "run_not_found")
+        assert (await adopt(far, frames[0]["content"]["guest_secret"]))["code"] == 0
+
+        async def is_resumed_by(user: Transport) -> None:
+            resumed = await user.stream({"type": "resume", "request_id": request_id, "after_seq": 0})
+            assert resumed[0]["data"]["recovered"] is True
+            assert resumed[1:] == frames[1:]
+
+        async def is_unknown_to(name: Guest) -> None:
+            refused = await name.call({"type": "resume", "request_id": request_id})
+            assert (refused["code"], refused["reason"]) == (404, "run_not_found")
+
+        # The node that made it still has it, and knows it as the guest's.
+        await is_resumed_by(near)
+        await is_unknown_to(guest)
+        may_log.set()
+        await is_logged(node, redis, request_id)
+        for user in (near, far):
+            await is_resumed_by(user)
+        for name in (guest, Guest(far_http, guest.guest_name)):
+            await is_unknown_to(name)
 
 
 async def is_logged(node: TestNode, redis: Redis, request_id: str) -> None:
@@ -480,6 +508,23 @@ async def test_a_guest_that_an_account_adopted_stays_adopted_when_the_account_is
     async with postgres.connection() as connection:
         known = await connection.fetchrow("SELECT * FROM chat.users WHERE id = $1", id_of(secret))
     assert user_id not in repr(known)
+
+
+async def test_what_a_guest_thinks_of_an_answer_that_is_being_adopted_is_not_kept_under_its_name(
+    guest: Guest, postgres: Postgres
+) -> None:
+    answer = await guest.ask()
+    async with postgres.connection() as looking, postgres.transaction() as connection:
+        moving = "UPDATE chat.conversations SET user_id = 'wx_somebody' WHERE id = $1"
+        await connection.execute(moving, uuid.UUID(answer["conversation_id"]))
+        waiting = """
+            SELECT true FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%INTO chat.feedback%'
+        """
+        rating = asyncio.create_task(guest.call({"type": "feedback", "message_id": answer["id"], "rating": 1}))
+        async with asyncio.timeout(PATIENCE_S):
+            while not rating.done() and not await looking.fetchval(waiting):
+                await asyncio.sleep(0.01)
+    assert (await rating)["reason"] == "message_not_found"
 
 
 # Who gets the secret.

@@ -28,14 +28,19 @@ async def test_nothing_private_is_logged_at_any_level(model_node: ModelNode, log
         await client.call({"type": "chat", "query": question, "conversation_id": str(uuid.uuid4())})
         await client.call_text(json.dumps({"type": "chat", "query": question, "stream": "no"}))
         async with httpx.AsyncClient(base_url=model_node.url, trust_env=False) as http:
-            await http.post("/wechat/chat", json={"query": question, "openid": guest})
+            told = await http.post("/wechat/chat", json={"query": question, "openid": guest})
+        guest_secret = told.json()["data"]["guest_secret"]
+        await client.call({"type": "adopt_guest", "secret": guest_secret})
         await client.call({"type": "logout"})
     text = logged.getvalue()
     lines = [json.loads(line) for line in text.splitlines()]
-    assert {line["operation"] for line in lines if line["event"] == "operation"} == {"login", "auth", "chat", "logout"}
+    done = {line["operation"] for line in lines if line["event"] == "operation"}
+    assert done == {"login", "auth", "chat", "adopt_guest", "logout"}
     assert reply["data"]["request_id"] in text
     for secret in (question, reply["data"]["msg"], client.openid, client.token, code, guest, model_node.wechat.secret):
         assert secret not in text
+    for part in guest_secret.split("."):
+        assert part not in text
 
 
 async def test_the_session_key_lies_in_redis_encrypted_and_only_the_server_can_open_it(redis: Redis) -> None:
