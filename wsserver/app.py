@@ -185,7 +185,7 @@ async def running(settings: Settings, listener: socket.socket, services: Service
         rates = _rates(settings, redis)
         table = RunTable(postgres)
         ownership = Ownership(RunTable(storage.undisturbed), hub, Heart(storage.database_url))
-        conversations = Conversations(postgres, redis)
+        conversations = Conversations(postgres, redis, history_characters=settings.llm_history_characters)
         conversation_table = ConversationTable(postgres, redis)
         news = News(UserNews(redis), ownership.node)
         watchlist = Watchlist(postgres)

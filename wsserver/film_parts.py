@@ -146,7 +146,8 @@ def answerer_of(
         return CatalogueAssistant(knowledge)
     # One deadline for the run and for the model: whoever gives answers longer means both.
     model = LanguageModel(servers, client, total_timeout_s=settings.run_deadline_s)
-    return ModelAnswerer(model, settings.system_prompt or DEFAULT_SYSTEM_PROMPT, knowledge)
+    prompt = settings.system_prompt or DEFAULT_SYSTEM_PROMPT
+    return ModelAnswerer(model, prompt, knowledge, history_characters=settings.llm_history_characters)
 
 
 def titles_of(settings: Settings, client: httpx.AsyncClient, table: ConversationTable, news: News) -> Titles:

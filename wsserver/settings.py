@@ -78,6 +78,9 @@ class Settings(BaseSettings):
     llm_api_key: Annotated[list[SecretStr], NoDecode] = []
     llm_model: Annotated[list[str], NoDecode] = []
     llm_extra_body: dict[str, Any] = {}
+    llm_history_characters: Annotated[int, Field(ge=1_000, le=400_000)] = 24_000
+    """Of the conversation in a prompt, its question among them: about 16,000 tokens of Chinese, half of the context of
+    a small model of today. At most what fills a large one: each conversation that goes on keeps as much in Redis."""
     llm_titles: bool = True
     """Whether the model is asked, for five seconds at most, what a new conversation shall be called."""
     qwen_api_key: SecretStr | None = None

@@ -19,9 +19,6 @@ from wsserver.vendors.llm import LanguageModel, TextDelta, Turn
 
 log = structlog.get_logger(__name__)
 
-PROMPT_CHARACTERS = 24_000
-"""Of history in a prompt: about 16,000 tokens of Chinese, half of the context of a small model of today."""
-
 FACTS_CHARACTERS = 8_000
 """Of facts in a prompt: twenty films, some of them with what they are about."""
 
@@ -50,9 +47,17 @@ class ModelAnswerer:
 
     name = "model"
 
-    def __init__(self, model: LanguageModel, system_prompt: str, knowledge: FilmKnowledge | None = None) -> None:
+    def __init__(
+        self,
+        model: LanguageModel,
+        system_prompt: str,
+        knowledge: FilmKnowledge | None = None,
+        *,
+        history_characters: int,
+    ) -> None:
         self._model = model
         self._system_prompt = system_prompt
+        self._history_characters = history_characters
         self._knowledge = knowledge
 
     async def answer(self, turns: Sequence[Turn], asking: Asking) -> AsyncGenerator[AnswerEvent, None]:
@@ -65,7 +70,7 @@ class ModelAnswerer:
                 else:
                     yield found
         prompt = self._system_prompt if facts is None else f"{self._system_prompt}\n\n{_told(facts)}"
-        shown = newest(turns)
+        shown = newest(turns, self._history_characters)
         yield Status(
             "generation",
             {"answerer": self.name, "history": len(shown) - 1, "facts": len(facts.lines) if facts else 0},
@@ -96,9 +101,9 @@ class ModelAnswerer:
             log.warning("answer without the catalogue", reason=error.kind.reason)
 
 
-def newest(turns: Sequence[Turn]) -> list[Turn]:
+def newest(turns: Sequence[Turn], characters: int) -> list[Turn]:
     """The last turns that fit, whole, the question always among them; the first one kept is the user's."""
-    left = PROMPT_CHARACTERS
+    left = characters
     kept: list[Turn] = []
     for turn in reversed(turns):
         left -= len(turn.content)
