@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Awaitable, Callable, Sequence
 
+from tests.bench.conversations import conversations
 from tests.bench.films_lookup import films_lookup
 from tests.bench.seeding import seeding
 from tests.bench.served import ROOT, milliseconds, ping_s, server
@@ -88,6 +89,7 @@ BENCHES: dict[str, Callable[[], Awaitable[None]]] = {
     "first-chunk": first_chunk,
     "many-sockets": many_sockets,
     "drops": drops,
+    "conversations": conversations,
     "films-lookup": films_lookup,
     "seeding": seeding,
 }

@@ -6,7 +6,7 @@ import random
 import statistics
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from storage.film_index import store_spellings
 from storage.postgres import Postgres
 from storage.schema import migrate
 from tests.bench.films import FIRST_ID, fill
-from tests.bench.served import milliseconds, ping_s, server
+from tests.bench.served import Ask, milliseconds, one_by_one, server
 from tests.clients import Frame, SocketClient, socket_client
 
 FILMS = 100_000
@@ -30,8 +30,6 @@ AT_ONCE, AT_ONCE_S = 16, 4.0
 """Sockets that ask without a pause, and for how long: as much as keeps one core busy."""
 
 SPELLED_AT_ONCE = 2_000
-
-Ask = Callable[[random.Random], Frame]
 
 
 @asynccontextmanager
@@ -117,7 +115,7 @@ async def films_lookup(count: int = int(os.environ.get("BENCH_FILMS", str(FILMS)
             for name, ask in _asks(count, titles).items():
                 async with socket_client(url) as client:
                     await client.login()
-                    lookups, pings = await _one_by_one(client, ask)
+                    lookups, pings = await one_by_one(client, ask, ONE_BY_ONE)
                 per_core = await _per_core(url, process, ask)
                 ratio = statistics.median(lookups) / statistics.median(pings)
                 print(
@@ -126,21 +124,6 @@ async def films_lookup(count: int = int(os.environ.get("BENCH_FILMS", str(FILMS)
                     flush=True,
                 )
             print(f"resident memory, after           {process.memory_info().rss / 2**20:.0f} MiB")
-
-
-async def _one_by_one(client: SocketClient, ask: Ask) -> tuple[list[float], list[float]]:
-    """Seconds of each lookup, and of a ping before it."""
-    pick = random.Random(1)
-    lookups, pings = [], []
-    for number in range(ONE_BY_ONE + 20):
-        ping = await ping_s(client)
-        started = time.perf_counter()
-        reply = await client.call(ask(pick))
-        if number >= 20:  # the first ones prepare statements and fill caches
-            lookups.append(time.perf_counter() - started)
-            pings.append(ping)
-        assert reply["code"] == 0, reply
-    return lookups, pings
 
 
 async def _per_core(url: str, process: psutil.Process, ask: Ask) -> float:

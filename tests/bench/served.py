@@ -2,21 +2,24 @@
 
 import asyncio
 import os
+import random
 import re
 import signal
 import statistics
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import psutil
 
-from tests.clients import SocketClient
+from tests.clients import Frame, SocketClient
 
 ROOT = Path(__file__).resolve().parent.parent.parent
+
+Ask = Callable[[random.Random], Frame]
 
 
 @asynccontextmanager
@@ -59,3 +62,18 @@ async def ping_s(client: SocketClient) -> float:
     started = time.perf_counter()
     await client.call({"type": "ping"})
     return time.perf_counter() - started
+
+
+async def one_by_one(client: SocketClient, ask: Ask, count: int) -> tuple[list[float], list[float]]:
+    """Seconds of each call, and of a ping before it."""
+    pick = random.Random(1)
+    calls, pings = [], []
+    for number in range(count + 20):
+        ping = await ping_s(client)
+        started = time.perf_counter()
+        reply = await client.call(ask(pick))
+        if number >= 20:  # the first ones prepare statements and fill caches
+            calls.append(time.perf_counter() - started)
+            pings.append(ping)
+        assert reply["code"] == 0, reply
+    return calls, pings
