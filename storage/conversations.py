@@ -4,7 +4,7 @@ Every method takes the user's id; not there and not theirs are one. What is said
 conversation gets another id, so whoever names the old one finds nothing, whatever they ask.
 """
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from uuid import UUID, uuid4
 
 from redis.exceptions import RedisError
@@ -22,6 +22,8 @@ KEEP_DELETED = timedelta(days=30)
 PURGE_AT_ONCE = 500
 """Messages or conversations of one statement of a purge: some milliseconds, so that it holds nobody up."""
 
+AFTER_ALL = ListPosition(datetime.max.replace(tzinfo=UTC), UUID(int=2**128 - 1))
+"""With a bound that is always there PostgreSQL begins at it; with "or none" it reads all that is newer."""
 
 SEARCHED_CONVERSATIONS, SEARCHED_MESSAGES = 100, 50
 """Of a user, and of each of them: what somebody looks for was said lately."""
@@ -60,17 +62,18 @@ class ConversationTable:
 
     async def page(self, *, user_id: str, limit: int, before: ListPosition | None) -> tuple[list[Conversation], bool]:
         """The `limit` that got a message last, or those before the position; and whether there are more."""
+        before = before or AFTER_ALL
         async with self._postgres.connection() as connection:
             rows = await connection.fetch(
                 """
                 SELECT id, title, created_at, updated_at FROM chat.conversations
                 WHERE user_id = $1 AND deleted_at IS NULL
-                  AND ($2::timestamptz IS NULL OR (updated_at, id) < ($2, $3::uuid))
+                  AND (updated_at, id) < ($2, $3)
                 ORDER BY updated_at DESC, id DESC LIMIT $4
                 """,
                 user_id,
-                before and before.updated_at,
-                before and before.id,
+                before.updated_at,
+                before.id,
                 limit + 1,
             )
         return [_conversation(row) for row in rows[:limit]], len(rows) > limit
