@@ -125,8 +125,8 @@ async def test_what_a_guest_asked_and_kept_becomes_the_users_and_its_name_begins
 
     # The guest's name finds nothing of it, and begins anew where it began.
     assert not any((await kept_by(postgres, guest_id)).values())
-    for type_, more in (("conversation_list", {}), ("history", {}), ("watchlist_list", {})):
-        assert await items(guest, type_, **more) == []
+    for type_ in ("conversation_list", "history", "watchlist_list"):
+        assert await items(guest, type_) == []
     assert await items(guest, "conversation_search", query="盗梦") == []
     for message, reason in (
         ({"type": "conversation_get", "conversation_id": made}, "conversation_not_found"),
