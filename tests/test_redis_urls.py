@@ -1,6 +1,7 @@
 """REDIS_URL: one server, Sentinels or a cluster, with real ones of each. What moves, fails over and goes away."""
 
 import asyncio
+import secrets
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -26,7 +27,8 @@ from storage.accounts import Sessions, StoredSession
 from storage.budget import Budget
 from storage.embedded import Services
 from storage.film_marks import FilmMarks
-from storage.redis import RUN_META, SESSION, Redis, is_outage, open_redis, ping
+from storage.news import Telling, UserNews
+from storage.redis import RUN_META, SESSION, USER_SOCKETS, Redis, is_outage, open_redis, ping
 from storage.redis_url import Cluster, OneServer, Sentinels, parse_redis_url
 from storage.runs import Entry, RunLogs
 from tests.clients import PATIENCE_S, socket_client
@@ -207,6 +209,21 @@ async def test_logs_of_many_runs_are_written_in_one_go(url: str) -> None:
         for run in runs:
             assert [frame.encoded for frame in await logs.read(run, 0)] == [b"one", b"two"] * 2
             assert (await logs.meta(run))["user_id"] == "u"
+
+
+@pytest.mark.slow
+async def test_what_users_are_told_is_left_for_all_nodes_in_one_go(url: str) -> None:
+    users = [secrets.token_hex(4) for _ in range(20)]
+    async with open_redis(url) as redis:
+        news = UserNews(redis)
+        for number, user_id in enumerate(users):
+            await redis.hset(USER_SOCKETS(user_id), "seat", f"1 1 node-{number % 5}")
+        nodes_of = await news.nodes_of(users)
+        assert [nodes_of[user_id] for user_id in users] == [{f"node-{number % 5}"} for number in range(20)]
+        told = {f"node-{node}": [Telling(user_id, b"{}", "run") for user_id in users[node::5]] for node in range(5)}
+        await news.leave(told)
+        for node, tellings in told.items():
+            assert await news.take(node, 100) == tellings
 
 
 @pytest.mark.slow
