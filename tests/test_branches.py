@@ -392,7 +392,7 @@ async def test_an_end_that_is_stored_again_changes_nothing_that_came_after_it(ap
     # As after a commit whose answer was lost.
     assert await finish(table, again) == new_id
     assert await finish(table, first) == answer_id
-    branch = await chosen(Conversations(apart, redis), conversation_id)
+    branch = await chosen(Conversations(apart, redis, history_characters=24_000), conversation_id)
     assert [message.id for message in branch][1::2] == [new_id, last_id]
 
 
@@ -406,7 +406,7 @@ async def test_a_revision_is_made_whole_by_who_takes_it_over(apart: Postgres, re
     with pytest.raises(OperationError, match="run_not_found"):
         await finish(table, again)
     new_id = await finish(table, taken)
-    question, answer = await chosen(Conversations(apart, redis), conversation_id)
+    question, answer = await chosen(Conversations(apart, redis, history_characters=24_000), conversation_id)
     assert (question.content, answer.id, answer.siblings) == ("一", new_id, [answer_id, new_id])
 
 

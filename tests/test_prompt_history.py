@@ -68,9 +68,9 @@ class Said:
             recommendations=None,
         )
         assert stored is not None
-        self.answers.append(stored[0])
+        self.answers.append(stored.id)
         if hot:
-            answer = PastMessage(stored[1], "assistant", text)
+            answer = PastMessage(stored.place, "assistant", text)
             await self.conversations.remember(self.conversation_id, [question, answer])
 
     async def exchange(self, question: str, text: str, *, hot: bool = True) -> None:
