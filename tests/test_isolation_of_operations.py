@@ -89,6 +89,9 @@ REACHES: Mapping[str, Sequence[Reach]] = {
         Reach(lambda names: {"after": f"feedback:{uuid.UUID(int=0)}"}),
         Reach(lambda names: {"after": "watchlist:0"}),
     ),
+    "adopt_guest": (  # a secret is the proof itself: here a forged one
+        Reach(lambda names: {"secret": f"guest_{names.session}.{names.session}"}, errors.GUEST_NOT_FOUND),
+    ),
     "auth": (Reach(lambda names: {"token": _forged(names)}, errors.TOKEN_INVALID),),
     "branch_choose": _MESSAGE,
     "cancel": (*_RUN, Reach(lambda names: {"request_id": None, "chat_id": names.chat}, errors.RUN_NOT_FOUND)),
@@ -271,11 +274,12 @@ class Attempt:
 
     async def headers(self) -> dict[str, str]:
         """A user is a new one each time: some of what it tries ends its own session."""
+        same = {"X-Request-Id": "isolation"}  # errors that say the same are the same to the byte
         if self.stranger == "user":
             reply = await self.owner.http.post("/api/v1/messages", json={"type": "login", "code": new_code()})
-            return {"Authorization": f"Bearer {reply.json()['data']['token']}"}
+            return same | {"Authorization": f"Bearer {reply.json()['data']['token']}"}
         # A guest calls itself what the owner is called.
-        return {"X-User-ID": self.owner.client.openid} if self.stranger == "guest" else {}
+        return same | ({"X-User-ID": self.owner.client.openid} if self.stranger == "guest" else {})
 
     async def by_socket(self) -> Answer:
         async with socket_client(self.owner.url) as client:

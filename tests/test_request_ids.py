@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from storage.embedded import Services
-from tests.clients import PATIENCE_S, new_code
+from tests.clients import PATIENCE_S, UNKNOWN_ID, new_code
 from tests.conftest import ModelNode
 from tests.node import TestNode, serving
 from tests.schemas import problems
@@ -120,7 +120,7 @@ FAILURES = [
     ("PATCH", "/docs", {}, 405, "method_not_allowed", None),
     ("GET", "/api/v1/messages", {}, 405, "method_not_allowed", None),
     ("GET", "/api/v1/conversations", {}, 401, "login_required", None),
-    ("GET", f"/api/v1/conversations/{uuid.uuid4()}?user_id=u1", {}, 404, "conversation_not_found", None),
+    ("GET", f"/api/v1/conversations/{UNKNOWN_ID}?user_id=u1", {}, 404, "conversation_not_found", None),
     ("GET", "/api/v1/streams/unknown?user_id=u1", {}, 404, "run_not_found", None),
     ("GET", "/api/v1/mp/movies/999999999", {}, 404, "movie_not_found_in_db", None),
     ("GET", "/api/v1/mp/movies/zero", {}, 422, "invalid_field", "tmdb_id"),
