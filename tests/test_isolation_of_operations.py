@@ -191,16 +191,16 @@ async def owner(services: Services, data_dir: Path) -> AsyncIterator[Owner]:
 
 
 async def _owner(url: str, model: LLMStandIn, http: httpx.AsyncClient, client: SocketClient) -> Owner:
-    model.queue(says("secret-a1"), says("secret-a2"), says("secret-a3"))
+    model.queue(says("marzipan-a1"), says("marzipan-a2"), says("marzipan-a3"))
     noted = (await client.call({"type": "chat", "query": "想看《盗梦空间》", "watchlist_auto_capture": True}))["data"]
-    made = await client.call({"type": "conversation_create", "title": "secret-title"})
+    made = await client.call({"type": "conversation_create", "title": "marzipan-title"})
     conversation = made["data"]["id"]
     ask = {"type": "chat", "conversation_id": conversation}
-    first = (await client.call(ask | {"query": "secret-q1", "id": "first"}))["data"]
-    rated = await client.call({"type": "feedback", "message_id": first["id"], "rating": 4, "comment": "secret-c"})
-    edited = (await client.call({"type": "edit", "message_id": first["id"], "query": "secret-q2"}))["data"]
+    first = (await client.call(ask | {"query": "marzipan-q1", "id": "first"}))["data"]
+    rated = await client.call({"type": "feedback", "message_id": first["id"], "rating": 4, "comment": "marzipan-c"})
+    edited = (await client.call({"type": "edit", "message_id": first["id"], "query": "marzipan-q2"}))["data"]
     await client.call({"type": "watchlist_add", "tmdb_id": HIDDEN, "state": "watched"})
-    busy = (await client.call({"type": "conversation_create", "title": "secret-busy"}))["data"]["id"]
+    busy = (await client.call({"type": "conversation_create", "title": "marzipan-busy"}))["data"]["id"]
     question, answer = (await client.call({"type": "history", "conversation_id": conversation}))["data"]["items"]
     cursor = (await client.call({"type": "conversation_list", "limit": 1}))["data"]["next_before"]
     assert answer["id"] == edited["id"]
@@ -217,11 +217,11 @@ async def _owner(url: str, model: LLMStandIn, http: httpx.AsyncClient, client: S
         capture=noted["watchlist"]["capture_id"],
         cursor=cursor,
         session=client.session_id,
-        said="secret",
+        said="marzipan",
     )
     ids = (noted["conversation_id"], noted["id"], noted["request_id"], first["request_id"], rated["data"]["id"])
     hidden = (names.conversation, busy, names.question, names.answer, names.sibling, names.run, names.capture)
-    secrets = ("secret", client.openid, client.session_id, client.token, *hidden, *ids)
+    secrets = ("marzipan", client.openid, client.session_id, client.token, *hidden, *ids)
     return Owner(url, model, http, client, names, secrets)
 
 
