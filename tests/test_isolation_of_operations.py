@@ -90,7 +90,7 @@ REACHES: Mapping[str, Sequence[Reach]] = {
         Reach(lambda names: {"after": "watchlist:0"}),
     ),
     "adopt_guest": (  # a secret is the proof itself: here a forged one
-        Reach(lambda names: {"secret": f"guest_{names.session}.{names.session}"}, errors.GUEST_NOT_FOUND),
+        Reach(lambda names: {"secret": f"guest_{names.conversation}.{names.answer}"}, errors.GUEST_NOT_FOUND),
     ),
     "auth": (Reach(lambda names: {"token": _forged(names)}, errors.TOKEN_INVALID),),
     "branch_choose": _MESSAGE,
