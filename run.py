@@ -29,8 +29,8 @@ HELP = """\
 usage: python3 run.py [command] [arguments]
 
   serve      start the server (the default); its settings are environment variables, see README.md
-  test       check format, lint and types, then run the tests; arguments go to pytest
-             --fast leaves out the types and the slow tests
+  test       check format, lint and types, then run the tests, in two processes where that harms none;
+             arguments go to pytest, --fast leaves out the types and the slow tests
   bench      measure; arguments go to tests.bench
   migrate    bring the database to the current revision; arguments go to the migration
   seed-movies
@@ -116,9 +116,16 @@ def test(arguments: list[str]) -> int:
         exit_code = subprocess.run([sys.executable, "-m", *check], check=False).returncode
         if exit_code != 0:
             return exit_code
-    arguments = [*(["-m", "not slow"] if fast else []), *arguments]
-    print("run.py: pytest", *arguments, flush=True)
-    return run_module("pytest", arguments)
+    if fast or arguments:
+        arguments = [*(["-m", "not slow"] if fast else []), *arguments]
+        print("run.py: pytest", *arguments, flush=True)
+        return run_module("pytest", arguments)
+    # Most tests wait most of the time: two processes share them. Those of faults have all of the machine to themselves.
+    exit_codes = []
+    for part in (["-n", "2", "--dist", "loadfile", "--ignore", "tests/faults"], ["tests/faults"]):
+        print("run.py: pytest", *part, flush=True)
+        exit_codes.append(subprocess.run([sys.executable, "-m", "pytest", *part], check=False).returncode)
+    return max(exit_codes)
 
 
 def run_module(module: str, arguments: list[str]) -> int:
