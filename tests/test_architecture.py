@@ -39,6 +39,7 @@ RANKS = {
     "wsserver.workers": 3,
     "wsserver.watch": 3,
     "wsserver.run_log": 3,
+    "wsserver.samples": 3,
     "wsserver.tails": 3,
     "wsserver.seeding": 3,
     "wsserver.progress": 3,

@@ -47,7 +47,7 @@ from storage.movies import Movies
 from storage.news import UserNews
 from storage.ownership import RunTable
 from storage.postgres import Postgres
-from storage.redis import Redis, ping
+from storage.redis import Redis, ping, pool_use
 from storage.runs import RunLogs
 from storage.tmdb_entities import People, TvShows
 from storage.watchlist import Watchlist
@@ -72,9 +72,10 @@ from wsserver.hub import Hub
 from wsserver.news import News
 from wsserver.ownership import Ownership
 from wsserver.safety_parts import safety_of
+from wsserver.samples import sample
 from wsserver.settings import Settings, SettingsError, load_settings
 from wsserver.tasks import Tasks
-from wsserver.telemetry import Metrics, configure_logging
+from wsserver.telemetry import Metrics, VendorCalls, configure_logging
 from wsserver.vendors.wechat import LocalLogin, WeChat
 from wsserver.watch import Seats, SessionWatch
 from wsserver.websocket import ABORT_EXTENSION, Sockets
@@ -165,13 +166,13 @@ async def running(settings: Settings, listener: socket.socket, services: Service
             httpx.AsyncClient(limits=VENDOR_CONNECTIONS, follow_redirects=False, trust_env=True)
         )
         metrics = Metrics()
-        tmdb = tmdb_of(settings, redis, http_client, metrics) if has_tmdb(settings) else None
+        tmdb = tmdb_of(settings, redis, http_client, metrics.vendor) if has_tmdb(settings) else None
         films = await stack.enter_async_context(film_source(settings, tmdb, postgres, redis))
         hub = Hub(RunLogs(redis), metrics, roll_up_s=settings.roll_up_ms / 1000, deadline_s=settings.run_deadline_s)
         sessions = Sessions(redis)
         authenticator = Authenticator(
             sessions=sessions,
-            exchange=_code_exchange(settings, http_client),
+            exchange=_code_exchange(settings, http_client, metrics.vendor),
             appid=settings.wechat_appid or "local",
             secret=settings.signing_secret(),
             token_ttl_s=settings.token_ttl_s,
@@ -189,10 +190,12 @@ async def running(settings: Settings, listener: socket.socket, services: Service
             table=table,
             ownership=ownership,
             conversations=conversations,
-            answerer=answerer_of(settings, http_client, postgres, films.resolver, hub),
+            answerer=answerer_of(
+                settings, http_client, postgres, resolver=films.resolver, hub=hub, calls=metrics.vendor
+            ),
             capture=WatchlistCapture(watchlist, movies, people_in_chinese()),
-            safety=safety_of(settings, redis, http_client, sessions=sessions, metrics=metrics, hub=hub),
-            titles=titles_of(settings, http_client, conversation_table, news),
+            safety=safety_of(settings, redis, http_client, sessions=sessions, calls=metrics.vendor, hub=hub),
+            titles=titles_of(settings, http_client, conversation_table, news, metrics.vendor),
         )
         chats = Chats(
             hub, table=table, ownership=ownership, conversations=conversations, answering=answering, rates=rates
@@ -236,6 +239,7 @@ async def running(settings: Settings, listener: socket.socket, services: Service
             dispatcher=dispatcher,
             authenticator=authenticator,
             sessions=session_watch,
+            metrics=metrics,
             heartbeat_s=settings.sse_heartbeat_s,
         )
         application = Starlette(
@@ -255,6 +259,8 @@ async def running(settings: Settings, listener: socket.socket, services: Service
         await stack.enter_async_context(session_watch.open())
         await stack.enter_async_context(seats.open())
         await stack.enter_async_context(sockets.open())
+        sampling = sample(metrics, {"postgres": postgres.use, "redis": lambda: pool_use(redis)}, sockets.outbox_bytes)
+        await stack.enter_async_context(_in_background(sampling, name="samples"))
         await stack.enter_async_context(_in_background(FilmIndex(postgres).renew(), name="keys of films"))
         forgettings = {
             "enrichments": EnrichmentLog(postgres).purge,
@@ -318,7 +324,7 @@ def _rates(settings: Settings, redis: Redis) -> RateLimits:
     )
 
 
-def _code_exchange(settings: Settings, client: httpx.AsyncClient) -> CodeExchange:
+def _code_exchange(settings: Settings, client: httpx.AsyncClient, calls: VendorCalls) -> CodeExchange:
     if settings.wechat_appid is None or settings.wechat_app_secret is None:
         log.warning("WECHAT_APPID is not set: the local login accepts any code. For development only.")
         return LocalLogin()
@@ -327,6 +333,7 @@ def _code_exchange(settings: Settings, client: httpx.AsyncClient) -> CodeExchang
         secret=settings.wechat_app_secret.get_secret_value(),
         base_url=settings.wechat_api_base,
         client=client,
+        count=calls("wechat_login"),
     )
 
 

@@ -141,7 +141,7 @@ class Dispatcher:
             raise OperationError(INTERNAL) from error
         finally:
             elapsed_s = time.perf_counter() - started
-            self._metrics.operations.labels(operation.name, outcome).observe(elapsed_s)
+            self._metrics.operation(operation.name, outcome).observe(elapsed_s)
             level = logging.DEBUG if operation.quiet else logging.INFO
             log.log(level, "operation", operation=operation.name, outcome=outcome, ms=round(elapsed_s * 1000, 2))
         return answer if isinstance(operation, StreamingOperation) else Reply(operation, answer)

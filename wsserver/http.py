@@ -46,6 +46,7 @@ from wsserver.dispatch import Call, Dispatcher, Reply
 from wsserver.feed import Follower
 from wsserver.hub import Stream
 from wsserver.outbox import Outbox
+from wsserver.telemetry import Metrics
 from wsserver.watch import SessionWatch
 
 log = structlog.get_logger(__name__)
@@ -72,12 +73,14 @@ class HttpEdge:
         dispatcher: Dispatcher,
         authenticator: Authenticator,
         sessions: SessionWatch,
+        metrics: Metrics,
         heartbeat_s: float,
     ) -> None:
         self._decoder = decoder
         self._dispatcher = dispatcher
         self._authenticator = authenticator
         self._sessions = sessions
+        self._metrics = metrics
         self._heartbeat_s = heartbeat_s
 
     def routes(self) -> list[HttpRoute]:
@@ -187,6 +190,7 @@ class HttpEdge:
             outbox.close()
 
         let_go = _nothing if session_id is None else self._sessions.hold(session_id, end)
+        self._metrics.event_streams.inc()
         try:
             while True:
                 try:
@@ -199,6 +203,7 @@ class HttpEdge:
                     return
                 yield b"".join(events)
         finally:
+            self._metrics.event_streams.dec()
             unfollow()
             let_go()
 

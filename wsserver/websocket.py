@@ -311,6 +311,10 @@ class Sockets:
     def __len__(self) -> int:
         return len(self._connections)
 
+    def outbox_bytes(self) -> int:
+        """What waits for all clients together."""
+        return sum(connection.outbox.size_bytes for connection in self._connections)
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one socket (ASGI 3, `websocket`)."""
         headers = Headers(scope=scope)
