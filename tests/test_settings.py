@@ -91,6 +91,14 @@ def test_production_needs_wechat_and_a_secret_of_its_own(monkeypatch: pytest.Mon
     assert settings.json_logs
 
 
+@pytest.mark.parametrize(("format_", "as_json"), [("json", True), ("text", False), ("human", False), ("", False)])
+def test_logs_are_for_machines_or_for_people_as_log_format_says(
+    monkeypatch: pytest.MonkeyPatch, format_: str, as_json: bool
+) -> None:
+    monkeypatch.setenv("LOG_FORMAT", format_)
+    assert load_settings().json_logs is as_json
+
+
 def test_an_empty_value_is_as_good_as_none(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("PORT", "DATABASE_URL", "LLM_BASE_URL", "JWT_SECRET", "WECHAT_APPID"):
         monkeypatch.setenv(name, "")

@@ -49,8 +49,8 @@ class Settings(BaseSettings):
     """Processes that serve; one per core is as many as help."""
     data_dir: Path = Path(".data")
     app_env: Literal["development", "production"] = "development"
-    log_format: Literal["human", "json"] | None = None
-    """Human in development, JSON in production."""
+    log_format: Literal["text", "human", "json"] | None = None
+    """Text for people in development, JSON in production. `human` is an older name of `text`."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
     database_url: Annotated[str | None, Field(validation_alias=AliasChoices("database_url", "postgres_dsn"))] = None

@@ -161,7 +161,11 @@ class Metrics:
 
 
 def configure_logging(*, level: str, json: bool) -> None:
-    """Send structlog and the standard library's loggers to stderr, in one format."""
+    """Send structlog and the standard library's loggers to stderr: a JSON object a line, or text for people.
+
+    In JSON every line has `event`, `level` and `timestamp` (ISO 8601, UTC), what is known of where it belongs
+    (`connection_id`, `request_id`, …), and a traceback as `exception`.
+    """
     shared: list[Any] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
@@ -189,7 +193,11 @@ def configure_logging(*, level: str, json: bool) -> None:
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=[*shared, structlog.stdlib.add_logger_name],
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
+            processors=[
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                *([structlog.processors.format_exc_info] if json else []),
+                renderer,
+            ],
         )
     )
     root = logging.getLogger()
