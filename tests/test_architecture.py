@@ -17,6 +17,7 @@ RANKS = {
     "wsserver.film_parts": 7,
     "wsserver.safety_parts": 7,
     "wsserver.contract": 7,
+    "wsserver.doctor": 8,
     "wsserver.connections": 5,
     "wsserver.export_graph": 7,
     "wsserver.websocket": 6,
@@ -53,7 +54,14 @@ RANKS = {
     "storage": 1,
     "protocol": 0,
 }
-MAY_IMPORT_ITS_EQUALS = {"wsserver.contract", "wsserver.domains", "wsserver.vendors", "storage", "protocol"}
+MAY_IMPORT_ITS_EQUALS = {
+    "wsserver.contract",
+    "wsserver.doctor",
+    "wsserver.domains",
+    "wsserver.vendors",
+    "storage",
+    "protocol",
+}
 ALLOWED_IN_PROTOCOL = {"pydantic", "pydantic_core"}
 
 

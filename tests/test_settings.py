@@ -57,6 +57,8 @@ def test_the_defaults_need_nothing_to_be_set() -> None:
         ("TMDB_REFRESH_CRON", "0 4 * * *", "TMDB_API_TOKEN or TMDB_API_KEY: needed with TMDB_REFRESH_CRON"),
         ("TMDB_REFRESH_PAGES", "501", "TMDB_REFRESH_PAGES: "),
         ("ENRICHMENT_ENABLE", "true", "TMDB_API_TOKEN or TMDB_API_KEY: needed with ENRICHMENT_ENABLE"),
+        ("PUBLIC_URL", "cinema.example.com", "PUBLIC_URL: 'cinema.example.com' is no http(s) address"),
+        ("PUBLIC_URL", "https://cinema.example.com/app", "PUBLIC_URL: must be scheme://name without a path"),
         ("ROLL_UP_MS", "-1", "ROLL_UP_MS: "),
         ("SSE_HEARTBEAT_S", "0", "SSE_HEARTBEAT_S: "),
     ],

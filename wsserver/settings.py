@@ -53,6 +53,9 @@ class Settings(BaseSettings):
     """Text for people in development, JSON in production. `human` is an older name of `text`."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
+    public_url: str | None = None
+    """What clients connect to, https://name; only `run.py doctor` looks at it."""
+
     database_url: Annotated[str | None, Field(validation_alias=AliasChoices("database_url", "postgres_dsn"))] = None
     redis_url: str | None = None
 
@@ -144,6 +147,13 @@ class Settings(BaseSettings):
     @classmethod
     def _base_urls(cls, urls: list[str]) -> list[str]:
         return [_http_url(url) for url in urls]
+
+    @field_validator("public_url")
+    @classmethod
+    def _public_url(cls, url: str | None) -> str | None:
+        if url is not None and urlsplit(_http_url(url)).path:
+            raise ValueError("must be scheme://name without a path")
+        return None if url is None else _http_url(url)
 
     @field_validator("wechat_api_base", "tmdb_api_base")
     @classmethod
