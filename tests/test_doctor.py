@@ -1,4 +1,4 @@
-"""`run.py doctor`: what is well is said to be, and what is not is said with what to do, by real services and broken ones."""
+"""`run.py doctor` says what is well, and what is not with what to do: of real services and of broken ones."""
 
 import json
 import resource
