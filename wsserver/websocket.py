@@ -28,6 +28,7 @@ from protocol.envelope import (
 )
 from protocol.errors import (
     BINARY_REFUSED,
+    DRAINING,
     NORMAL,
     OVERLOADED,
     REPLACED,
@@ -323,6 +324,11 @@ class Sockets:
             log.info("socket refused", reason="origin")
             await send({"type": "websocket.close", "code": 1008})
             return
+        if self._draining:
+            # Before the handshake: a balancer then gives the client another node, and the client notices nothing.
+            self.metrics.refused.labels(DRAINING.reason).inc()
+            await _refuse_handshake(scope, send)
+            return
         offered = SUBPROTOCOL in scope["subprotocols"]
         await send({"type": "websocket.accept", "subprotocol": SUBPROTOCOL if offered else None})
         address = scope["client"][0] if scope.get("client") else None
@@ -426,6 +432,16 @@ class Sockets:
 
 def _nothing() -> None:
     """Leaves what was not taken."""
+
+
+async def _refuse_handshake(scope: Scope, send: Send) -> None:
+    if "websocket.http.response" not in scope.get("extensions", {}):
+        await send({"type": "websocket.close", "code": RESTARTING.code})
+        return
+    headers = [(b"content-type", b"application/json"), (b"retry-after", b"1")]
+    await send({"type": "websocket.http.response.start", "status": DRAINING.code, "headers": headers})
+    body = encode_error(OperationError(DRAINING, retry_after_ms=1000))
+    await send({"type": "websocket.http.response.body", "body": body})
 
 
 def _goodbye() -> bytes:
