@@ -42,6 +42,7 @@ RANKS = {
     "wsserver.run_log": 3,
     "wsserver.samples": 3,
     "wsserver.tails": 3,
+    "wsserver.tracing": 3,
     "wsserver.seeding": 3,
     "wsserver.progress": 3,
     "wsserver.housekeeping": 3,

@@ -53,7 +53,7 @@ from storage.tmdb_entities import People, TvShows
 from storage.watchlist import Watchlist
 from wsserver.auth import Authenticator, CodeExchange
 from wsserver.commands import say
-from wsserver.connections import StartError, open_storage, services_of
+from wsserver.connections import StartError, Storage, open_storage, services_of
 from wsserver.contract.pages import contract_routes
 from wsserver.dispatch import Dispatcher
 from wsserver.domains.accounts import account_handlers
@@ -76,6 +76,7 @@ from wsserver.samples import sample
 from wsserver.settings import Settings, SettingsError, load_settings
 from wsserver.tasks import Tasks
 from wsserver.telemetry import Metrics, VendorCalls, configure_logging
+from wsserver.tracing import Tracing, TracingError, open_tracing
 from wsserver.vendors.wechat import LocalLogin, WeChat
 from wsserver.watch import Seats, SessionWatch
 from wsserver.websocket import ABORT_EXTENSION, Sockets
@@ -166,13 +167,16 @@ async def running(settings: Settings, listener: socket.socket, services: Service
             httpx.AsyncClient(limits=VENDOR_CONNECTIONS, follow_redirects=False, trust_env=True)
         )
         metrics = Metrics()
-        tmdb = tmdb_of(settings, redis, http_client, metrics.vendor) if has_tmdb(settings) else None
+        heart = Heart(storage.database_url)
+        tracing = await stack.enter_async_context(_tracing(settings, heart.node))
+        calls = metrics.vendor if tracing is None else tracing.vendors(metrics.vendor)
+        tmdb = tmdb_of(settings, redis, http_client, calls) if has_tmdb(settings) else None
         films = await stack.enter_async_context(film_source(settings, tmdb, postgres, redis))
         hub = Hub(RunLogs(redis), metrics, roll_up_s=settings.roll_up_ms / 1000, deadline_s=settings.run_deadline_s)
         sessions = Sessions(redis)
         authenticator = Authenticator(
             sessions=sessions,
-            exchange=_code_exchange(settings, http_client, metrics.vendor),
+            exchange=_code_exchange(settings, http_client, calls),
             appid=settings.wechat_appid or "local",
             secret=settings.signing_secret(),
             token_ttl_s=settings.token_ttl_s,
@@ -180,7 +184,7 @@ async def running(settings: Settings, listener: socket.socket, services: Service
         )
         rates = _rates(settings, redis)
         table = RunTable(postgres)
-        ownership = Ownership(RunTable(storage.undisturbed), hub, Heart(storage.database_url))
+        ownership = Ownership(RunTable(storage.undisturbed), hub, heart)
         conversations = Conversations(postgres, redis)
         conversation_table = ConversationTable(postgres, redis)
         news = News(UserNews(redis), ownership.node)
@@ -190,12 +194,10 @@ async def running(settings: Settings, listener: socket.socket, services: Service
             table=table,
             ownership=ownership,
             conversations=conversations,
-            answerer=answerer_of(
-                settings, http_client, postgres, resolver=films.resolver, hub=hub, calls=metrics.vendor
-            ),
+            answerer=answerer_of(settings, http_client, postgres, resolver=films.resolver, hub=hub, calls=calls),
             capture=WatchlistCapture(watchlist, movies, people_in_chinese()),
-            safety=safety_of(settings, redis, http_client, sessions=sessions, calls=metrics.vendor, hub=hub),
-            titles=titles_of(settings, http_client, conversation_table, news, metrics.vendor),
+            safety=safety_of(settings, redis, http_client, sessions=sessions, calls=calls, hub=hub),
+            titles=titles_of(settings, http_client, conversation_table, news, calls),
         )
         chats = Chats(
             hub, table=table, ownership=ownership, conversations=conversations, answering=answering, rates=rates
@@ -216,6 +218,7 @@ async def running(settings: Settings, listener: socket.socket, services: Service
             ),
             metrics,
             rates,
+            tracing,
         )
         sockets = Sockets(
             decoder=decoder,
@@ -259,8 +262,7 @@ async def running(settings: Settings, listener: socket.socket, services: Service
         await stack.enter_async_context(session_watch.open())
         await stack.enter_async_context(seats.open())
         await stack.enter_async_context(sockets.open())
-        sampling = sample(metrics, {"postgres": postgres.use, "redis": lambda: pool_use(redis)}, sockets.outbox_bytes)
-        await stack.enter_async_context(_in_background(sampling, name="samples"))
+        await stack.enter_async_context(_sampled(metrics, storage, sockets))
         await stack.enter_async_context(_in_background(FilmIndex(postgres).renew(), name="keys of films"))
         forgettings = {
             "enrichments": EnrichmentLog(postgres).purge,
@@ -278,6 +280,20 @@ async def running(settings: Settings, listener: socket.socket, services: Service
             )
         server = await stack.enter_async_context(_served(application, listener))
         yield Node(listener.getsockname()[1], hub, ownership, sockets, server)
+
+
+def _sampled(metrics: Metrics, storage: Storage, sockets: Sockets) -> contextlib.AbstractAsyncContextManager[None]:
+    pools = {"postgres": storage.postgres.use, "redis": lambda: pool_use(storage.redis)}
+    return _in_background(sample(metrics, pools, sockets.outbox_bytes), name="samples")
+
+
+@contextlib.asynccontextmanager
+async def _tracing(settings: Settings, node: str) -> AsyncIterator[Tracing | None]:
+    try:
+        async with open_tracing(settings.otel_exporter_otlp_endpoint, node=node) as tracing:
+            yield tracing
+    except TracingError as error:
+        raise StartError(str(error)) from error
 
 
 @contextlib.asynccontextmanager

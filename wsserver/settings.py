@@ -51,6 +51,8 @@ class Settings(BaseSettings):
     app_env: Literal["development", "production"] = "development"
     log_format: Literal["text", "human", "json"] | None = None
     """Text for people in development, JSON in production. `human` is an older name of `text`."""
+    otel_exporter_otlp_endpoint: str | None = None
+    """Where traces are told, by OTLP over HTTP; /v1/traces is added."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
     public_url: str | None = None
@@ -155,10 +157,10 @@ class Settings(BaseSettings):
             raise ValueError("must be scheme://name without a path")
         return None if url is None else _http_url(url)
 
-    @field_validator("wechat_api_base", "tmdb_api_base")
+    @field_validator("wechat_api_base", "tmdb_api_base", "otel_exporter_otlp_endpoint")
     @classmethod
-    def _vendor_base(cls, url: str) -> str:
-        return _http_url(url)
+    def _vendor_base(cls, url: str | None) -> str | None:
+        return None if url is None else _http_url(url)
 
     @field_validator("tmdb_api_token", "tmdb_api_key")
     @classmethod
