@@ -241,6 +241,13 @@ def test_every_metric_of_ours_is_drawn() -> None:
     assert ours == {re.sub(r"_(bucket|count|sum)$", "", name) for name in drawn if name.startswith("cinewire_")}
 
 
+@pytest.mark.parametrize("readme", ["README.md", "README.zh-CN.md"])
+def test_every_metric_of_ours_is_explained(readme: str) -> None:
+    explained = set(NAME.findall((DEPLOY.parent / readme).read_text()))
+    ours = {re.sub(r"_(bucket|count|sum)$", "", name) for name in known() if name.startswith("cinewire_")}
+    assert {name for name in explained if name.startswith("cinewire_")} == ours
+
+
 def test_every_alert_says_how_bad_it_is_what_happened_and_what_to_do() -> None:
     groups = yaml.safe_load((DEPLOY / "prometheus" / "alerts.yml").read_text())["groups"]
     rules = [rule for group in groups for rule in group["rules"]]
