@@ -36,6 +36,7 @@ usage: python3 run.py [command] [arguments]
   seed-movies
              fill the catalogue with the films of TMDB's lists; --help says how
   export-graph  tell a Neo4j what changed in the catalogue, or write it to a file; see --help
+  doctor     check settings, services, vendors and this host, and say what to do; --json
   contract   write the documents of the API (OpenAPI, AsyncAPI, Postman) into a folder; see --help
 
 The first run makes .venv beside this file and installs into it, with uv if that is on PATH, else with pip.
@@ -94,6 +95,12 @@ def export_graph(arguments: list[str]) -> int:
     return export_graph_main(arguments)
 
 
+def doctor(arguments: list[str]) -> int:
+    from wsserver.doctor.command import main as doctor_main  # noqa: PLC0415 - exists only inside .venv
+
+    return doctor_main(arguments)
+
+
 def contract(arguments: list[str]) -> int:
     from wsserver.contract.command import main as contract_main  # noqa: PLC0415 - exists only inside .venv
 
@@ -139,6 +146,7 @@ COMMANDS = {
     "migrate": (RUNTIME, migrate),
     "seed-movies": (RUNTIME, seed_movies),
     "export-graph": (RUNTIME, export_graph),
+    "doctor": (RUNTIME, doctor),
     "contract": (RUNTIME, contract),
     "bench": (DEVELOPMENT, bench),
     "test": (DEVELOPMENT, test),

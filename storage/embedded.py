@@ -125,6 +125,14 @@ def embedded_services(data_dir: Path, *, postgres: bool = True, valkey: bool = T
         yield services
 
 
+def running_services(data_dir: Path) -> Services | None:
+    """The servers that some process runs on `data_dir` now, None when none does. Nothing is started."""
+    published = _published(data_dir.resolve())
+    if published is None or not all(_ANSWERS[name](published.sockets) for name in published.servers):
+        return None
+    return _services(published.sockets, published.servers, attached_to=published.pid)
+
+
 def _enter(data_dir: Path, wanted: frozenset[str], stack: ExitStack) -> Services:
     if not wanted:
         return Services(None, None, None)

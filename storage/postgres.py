@@ -8,6 +8,7 @@ import asyncpg
 from pydantic_core import from_json, to_json
 
 from protocol.errors import STORAGE_UNAVAILABLE, OperationError
+from storage.pool import PoolUse
 
 ACQUIRE_TIMEOUT_S = 5.0
 """How long a caller waits for a free connection: half of the shortest operation's deadline."""
@@ -42,6 +43,7 @@ class Postgres:
 
     def __init__(self, pool: "asyncpg.Pool[asyncpg.Record]") -> None:
         self._pool = pool
+        self._callers = 0
 
     @classmethod
     @asynccontextmanager
@@ -67,6 +69,7 @@ class Postgres:
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[Connection]:
         """A connection for one statement, or for several that need no transaction."""
+        self._callers += 1
         try:
             async with self._pool.acquire(timeout=ACQUIRE_TIMEOUT_S) as connection:
                 try:
@@ -77,6 +80,8 @@ class Postgres:
                     raise
         except _UNAVAILABLE as error:
             raise OperationError(STORAGE_UNAVAILABLE) from error
+        finally:
+            self._callers -= 1
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Connection]:
@@ -105,6 +110,11 @@ class Postgres:
     def size(self) -> tuple[int, int]:
         """Open connections, and how many of them are idle."""
         return self._pool.get_size(), self._pool.get_idle_size()
+
+    def use(self) -> PoolUse:
+        """How the pool is doing now."""
+        size, idle = self.size
+        return PoolUse(size - idle, idle, max(0, self._callers - (size - idle)))
 
 
 async def _prepare_connection(connection: Any) -> None:

@@ -30,8 +30,9 @@ from redis.exceptions import (
 )
 
 from protocol.errors import STORAGE_UNAVAILABLE, OperationError
+from storage.pool import PoolUse
 from storage.redis_cluster import ClusterClient
-from storage.redis_connection import ours
+from storage.redis_connection import Pool, ours
 from storage.redis_url import Cluster, OneServer, Sentinels, parse_redis_url
 
 SOCKET_TIMEOUT_S = 3.0
@@ -130,7 +131,7 @@ async def _open_one(address: OneServer) -> AsyncIterator[Redis]:
     waiting = {"max_connections": MAX_CONNECTIONS, "timeout": SOCKET_TIMEOUT_S}
     options = {**waiting, **_manners(), **address.options}
     options["connection_class"] = ours(options.get("connection_class", Connection))
-    pool = redis.asyncio.BlockingConnectionPool(**options)
+    pool = Pool(**options)
     client: redis.asyncio.Redis = redis.asyncio.Redis(connection_pool=pool)
     try:
         yield client
@@ -139,7 +140,7 @@ async def _open_one(address: OneServer) -> AsyncIterator[Redis]:
         await pool.disconnect()
 
 
-class _SentinelPool(SentinelConnectionPool, redis.asyncio.BlockingConnectionPool):
+class _SentinelPool(SentinelConnectionPool, Pool):
     """Connections to the present master, for which callers wait."""
 
 
@@ -214,6 +215,15 @@ def is_outage(error: Exception) -> bool:
     if isinstance(error, ResponseError) and "NOREPLICAS" in str(error):
         return True  # a master that may not write while it has too few replicas
     return isinstance(error, _OUTAGES)
+
+
+def pool_use(client: Redis) -> PoolUse:
+    """How the client's connections are doing now."""
+    if isinstance(client, ClusterClient):
+        return client.use()
+    pool = client.connection_pool
+    assert isinstance(pool, Pool)  # noqa: S101 (every client is made here)
+    return pool.use()
 
 
 async def ping(client: Redis) -> None:

@@ -17,6 +17,7 @@ from redis.asyncio.cluster import ClusterNode, ClusterPipeline, RedisCluster
 from redis.asyncio.connection import Connection, SSLConnection
 from redis.exceptions import ConnectionError, RedisClusterException  # noqa: A004
 
+from storage.pool import PoolUse
 from storage.redis_connection import ours
 
 
@@ -35,6 +36,7 @@ class ClusterClient(RedisCluster):
         for node in self.nodes_manager.startup_nodes.values():
             node.connection_class = connection_class
         self._patience_s = patience_s
+        self._asking = self._having = 0
         self._commands = asyncio.Semaphore(max_callers)
         self._pipelines = asyncio.Semaphore(max_callers)
 
@@ -58,6 +60,11 @@ class ClusterClient(RedisCluster):
         async with self._turn(self._pipelines):
             return await ClusterPipeline.execute(pipeline, *arguments, **options)
 
+    def use(self) -> PoolUse:
+        """How its connections are doing now, those to all nodes together."""
+        nodes = self.nodes_manager.nodes_cache.values()
+        return PoolUse(self._having, sum(len(node._free) for node in nodes), self._asking)
+
     async def aclose(self) -> None:
         """Have the cluster found anew before the next command: that is what redis-py calls this for."""
         self._initialize = True
@@ -70,14 +77,19 @@ class ClusterClient(RedisCluster):
 
     @asynccontextmanager
     async def _turn(self, gate: asyncio.Semaphore) -> AsyncIterator[None]:
+        self._asking += 1
         try:
             async with asyncio.timeout(self._patience_s):
                 await gate.acquire()
         except TimeoutError as error:
             raise ConnectionError("No connection available.") from error
+        finally:
+            self._asking -= 1
+        self._having += 1
         try:
             yield
         finally:
+            self._having -= 1
             gate.release()
 
 

@@ -1,5 +1,7 @@
 """Connections to Redis that never lose a cancellation, for each way to reach a server.
 
+A pool of them says how many are used and waited for.
+
 redis-py sends with `asyncio.wait_for`. Before Python 3.12 that takes a cancellation for nothing when it arrives as the
 sending ends, and a task that was to stop goes on; and it makes a task of every command.
 """
@@ -8,10 +10,18 @@ import asyncio
 from collections.abc import Iterable
 from typing import Any
 
-from redis.asyncio.connection import AbstractConnection, Connection, SSLConnection, UnixDomainSocketConnection
+from redis.asyncio.connection import (
+    AbstractConnection,
+    BlockingConnectionPool,
+    Connection,
+    SSLConnection,
+    UnixDomainSocketConnection,
+)
 from redis.asyncio.sentinel import SentinelManagedConnection, SentinelManagedSSLConnection
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from storage.pool import PoolUse
 
 
 class Sending(AbstractConnection):
@@ -75,3 +85,22 @@ _OURS: dict[type[AbstractConnection], type[Sending]] = {
 def ours(theirs: Any) -> type[Sending]:
     """Our kind of one of redis-py's connections."""
     return _OURS[theirs]
+
+
+class Pool(BlockingConnectionPool):
+    """Connections for which callers wait."""
+
+    _asking = 0
+    """Callers that have not got their connection yet."""
+
+    async def get_connection(self, *arguments: Any, **options: Any) -> AbstractConnection:
+        self._asking += 1
+        try:
+            connection: AbstractConnection = await super().get_connection(*arguments, **options)  # type: ignore[no-untyped-call]
+        finally:
+            self._asking -= 1
+        return connection
+
+    def use(self) -> PoolUse:
+        """How the pool is doing now."""
+        return PoolUse(len(self._in_use_connections), len(self._available_connections), self._asking)

@@ -29,7 +29,7 @@ def _clean_environment() -> Iterator[None]:
     """Settings of the shell that runs the tests are not the tests' business."""
     patch = pytest.MonkeyPatch()
     for name in list(os.environ):
-        if name.startswith(("LLM_", "QWEN_", "WECHAT_", "TMDB_", "RATE_", "NEO4J_")) or name in (
+        if name.startswith(("LLM_", "QWEN_", "WECHAT_", "TMDB_", "RATE_", "NEO4J_", "OTEL_")) or name in (
             "DATABASE_URL",
             "POSTGRES_DSN",
             "REDIS_URL",
@@ -43,6 +43,8 @@ def _clean_environment() -> Iterator[None]:
             "ALLOW_GUESTS",
             "CORS_ORIGINS",
             "ENRICHMENT_ENABLE",
+            "PUBLIC_URL",
+            "FORWARDED_ALLOW_IPS",
         ):
             patch.delenv(name)
     yield

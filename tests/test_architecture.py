@@ -17,6 +17,7 @@ RANKS = {
     "wsserver.film_parts": 7,
     "wsserver.safety_parts": 7,
     "wsserver.contract": 7,
+    "wsserver.doctor": 8,
     "wsserver.connections": 5,
     "wsserver.export_graph": 7,
     "wsserver.websocket": 6,
@@ -40,7 +41,9 @@ RANKS = {
     "wsserver.workers": 3,
     "wsserver.watch": 3,
     "wsserver.run_log": 3,
+    "wsserver.samples": 3,
     "wsserver.tails": 3,
+    "wsserver.tracing": 3,
     "wsserver.seeding": 3,
     "wsserver.progress": 3,
     "wsserver.request_ids": 2,
@@ -54,7 +57,14 @@ RANKS = {
     "storage": 1,
     "protocol": 0,
 }
-MAY_IMPORT_ITS_EQUALS = {"wsserver.contract", "wsserver.domains", "wsserver.vendors", "storage", "protocol"}
+MAY_IMPORT_ITS_EQUALS = {
+    "wsserver.contract",
+    "wsserver.doctor",
+    "wsserver.domains",
+    "wsserver.vendors",
+    "storage",
+    "protocol",
+}
 ALLOWED_IN_PROTOCOL = {"pydantic", "pydantic_core"}
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import httpx
 import psutil
 import pytest
+from websockets.exceptions import InvalidStatus
 
 from tests.clients import PATIENCE_S, new_code, socket_client
 
@@ -150,6 +151,12 @@ async def test_an_answer_in_the_making_is_finished_before_the_stop(data_dir: Pat
             body = {"type": "chat", "query": "another"}
             refused = (await http.post(f"{started.url}/api/v1/messages", json=body)).json()
             assert (refused["reason"], refused["retryable"]) == ("draining", True)
+        # Before the handshake, so that a balancer can give the client another node.
+        with pytest.raises(InvalidStatus) as no_socket:
+            async with socket_client(started.url):
+                pass
+        assert no_socket.value.response.status_code == 503
+        assert no_socket.value.response.headers["Retry-After"] == "1"
         go_on.set()
         assert await started.ended() == 0
     async with server(folder, **model_settings) as again, socket_client(again.url) as client:

@@ -26,9 +26,20 @@ from protocol.errors import STORAGE_UNAVAILABLE, OperationError
 from storage.accounts import Sessions, StoredSession
 from storage.budget import Budget
 from storage.embedded import Services
+from storage.facts import redis_facts
 from storage.film_marks import FilmMarks
 from storage.news import Telling, UserNews
-from storage.redis import RUN_META, SESSION, USER_SOCKETS, Redis, is_outage, open_redis, ping
+from storage.redis import (
+    MAX_CONNECTIONS,
+    RUN_META,
+    SESSION,
+    USER_SOCKETS,
+    Redis,
+    is_outage,
+    open_redis,
+    ping,
+    pool_use,
+)
 from storage.redis_url import Cluster, OneServer, Sentinels, parse_redis_url
 from storage.runs import Entry, RunLogs
 from tests.clients import PATIENCE_S, socket_client
@@ -151,6 +162,25 @@ async def keep_sessions(redis: Redis, names: list[str]) -> None:
         assert found is not None
         assert (found.session_id, found.unionid, found.sealed_key) == (name, None, b"\x00sealed\xff")
         assert 60 < await redis.ttl(SESSION(name)) <= 90
+
+
+@pytest.mark.slow
+async def test_every_kind_says_how_much_it_is_used_and_what_it_is(url: str) -> None:
+    async with open_redis(url) as redis, asyncio.TaskGroup() as tasks:
+        for index in range(2 * MAX_CONNECTIONS):
+            tasks.create_task(keep_sessions(redis, [f"used-{index}"]))
+        await asyncio.sleep(0)
+        assert pool_use(redis).waiting > 0
+    async with open_redis(url) as redis:
+        await ping(redis)
+        use = pool_use(redis)
+        assert (use.in_use, use.waiting) == (0, 0)
+        assert use.idle > 0
+        facts = await redis_facts(redis)
+        assert (facts.name, facts.role) == ("valkey", "master")
+        assert facts.redis_version >= (7,)
+        assert facts.eviction == "noeviction"
+        assert abs(facts.ahead_s) <= 1 + facts.give_or_take_s
 
 
 @pytest.mark.slow

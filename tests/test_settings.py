@@ -57,6 +57,8 @@ def test_the_defaults_need_nothing_to_be_set() -> None:
         ("TMDB_REFRESH_CRON", "0 4 * * *", "TMDB_API_TOKEN or TMDB_API_KEY: needed with TMDB_REFRESH_CRON"),
         ("TMDB_REFRESH_PAGES", "501", "TMDB_REFRESH_PAGES: "),
         ("ENRICHMENT_ENABLE", "true", "TMDB_API_TOKEN or TMDB_API_KEY: needed with ENRICHMENT_ENABLE"),
+        ("PUBLIC_URL", "cinema.example.com", "PUBLIC_URL: 'cinema.example.com' is no http(s) address"),
+        ("PUBLIC_URL", "https://cinema.example.com/app", "PUBLIC_URL: must be scheme://name without a path"),
         ("ROLL_UP_MS", "-1", "ROLL_UP_MS: "),
         ("SSE_HEARTBEAT_S", "0", "SSE_HEARTBEAT_S: "),
     ],
@@ -89,6 +91,14 @@ def test_production_needs_wechat_and_a_secret_of_its_own(monkeypatch: pytest.Mon
     settings = load_settings()
     assert not settings.guests_allowed
     assert settings.json_logs
+
+
+@pytest.mark.parametrize(("format_", "as_json"), [("json", True), ("text", False), ("human", False), ("", False)])
+def test_logs_are_for_machines_or_for_people_as_log_format_says(
+    monkeypatch: pytest.MonkeyPatch, format_: str, as_json: bool
+) -> None:
+    monkeypatch.setenv("LOG_FORMAT", format_)
+    assert load_settings().json_logs is as_json
 
 
 def test_an_empty_value_is_as_good_as_none(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,11 +2,13 @@
 
 import io
 import json
+import logging
 import uuid
 
 import httpx
 import jwt
 import pytest
+import structlog
 from cryptography.exceptions import InvalidTag
 
 from storage.accounts import Sessions, StoredSession
@@ -15,6 +17,7 @@ from storage.redis import SESSION, Redis
 from tests.clients import new_code, socket_client
 from tests.conftest import ModelNode
 from wsserver.auth import Authenticator
+from wsserver.telemetry import configure_logging
 from wsserver.vendors.wechat import WeChatLogin
 
 
@@ -41,6 +44,33 @@ async def test_nothing_private_is_logged_at_any_level(model_node: ModelNode, log
         assert secret not in text
     for part in guest_secret.split("."):
         assert part not in text
+
+
+def test_other_peoples_loggers_speak_the_same_json_tracebacks_and_all(logged: io.StringIO) -> None:
+    try:
+        int("three")
+    except ValueError:
+        logging.getLogger("somebody.else").exception("it broke %d times", 2)
+        structlog.get_logger("ours").exception("it broke here too", times=1)
+    theirs, ours = (json.loads(line) for line in logged.getvalue().splitlines())
+    assert (theirs["event"], theirs["level"], theirs["logger"]) == ("it broke 2 times", "error", "somebody.else")
+    for line in (theirs, ours):
+        assert "invalid literal for int()" in line["exception"]
+        assert line["timestamp"].endswith("Z")
+
+
+def test_for_people_a_line_says_the_same_in_words(logged: io.StringIO, monkeypatch: pytest.MonkeyPatch) -> None:
+    written = io.StringIO()
+    monkeypatch.setattr("sys.stderr", written)
+    configure_logging(level="info", json=False)
+    structlog.get_logger("ours").warning("it is late", ms=7)
+    structlog.get_logger("ours").debug("nobody asked")
+    text = written.getvalue()
+    assert "it is late" in text
+    assert "ms=7" in text
+    assert "nobody asked" not in text
+    assert not text.startswith("{")
+    assert logged.getvalue() == ""
 
 
 async def test_the_session_key_lies_in_redis_encrypted_and_only_the_server_can_open_it(redis: Redis) -> None:

@@ -57,7 +57,7 @@ class Account:
             base_url=self._base_url,
             client=self._client,
             deadline_s=deadline_s,
-            count=self.outcomes.append,
+            count=lambda outcome, _elapsed_s: self.outcomes.append(outcome),
         )
 
     def forced(self) -> list[bool]:

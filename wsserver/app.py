@@ -48,14 +48,14 @@ from storage.movies import Movies
 from storage.news import UserNews
 from storage.ownership import RunTable
 from storage.postgres import Postgres
-from storage.redis import Redis, ping
+from storage.redis import Redis, ping, pool_use
 from storage.runs import RunLogs
 from storage.tmdb_entities import People, TvShows
 from storage.users import Users
 from storage.watchlist import Watchlist
 from wsserver.auth import Authenticator, CodeExchange, GuestSecrets
 from wsserver.commands import say
-from wsserver.connections import StartError, open_storage, services_of
+from wsserver.connections import StartError, Storage, open_storage, services_of
 from wsserver.contract.pages import contract_routes
 from wsserver.dispatch import Dispatcher
 from wsserver.domains.accounts import account_handlers
@@ -77,9 +77,11 @@ from wsserver.news import News
 from wsserver.ownership import Ownership
 from wsserver.request_ids import HEADER, RequestIds
 from wsserver.safety_parts import safety_of
+from wsserver.samples import sample
 from wsserver.settings import Settings, SettingsError, load_settings
 from wsserver.tasks import Tasks
-from wsserver.telemetry import Metrics, configure_logging
+from wsserver.telemetry import Metrics, VendorCalls, configure_logging
+from wsserver.tracing import Tracing, TracingError, open_tracing
 from wsserver.vendors.wechat import LocalLogin, WeChat
 from wsserver.watch import Seats, SessionWatch
 from wsserver.websocket import ABORT_EXTENSION, Sockets
@@ -162,21 +164,22 @@ async def running(settings: Settings, listener: socket.socket, services: Service
         storage = await stack.enter_async_context(open_storage(settings, services))
         postgres, redis = storage.postgres, storage.redis
         movies = Movies(postgres)
-        if settings.database_url is None:
-            loaded = await load_demo(movies)
-            if loaded:
-                log.info("demo catalogue loaded", movies=loaded)
+        if settings.database_url is None and (loaded := await load_demo(movies)):
+            log.info("demo catalogue loaded", movies=loaded)
         http_client = await stack.enter_async_context(
             httpx.AsyncClient(limits=VENDOR_CONNECTIONS, follow_redirects=False, trust_env=True)
         )
         metrics = Metrics()
-        tmdb = tmdb_of(settings, redis, http_client, metrics) if has_tmdb(settings) else None
+        heart = Heart(storage.database_url)
+        tracing = await stack.enter_async_context(_tracing(settings, heart.node))
+        calls = metrics.vendor if tracing is None else tracing.vendors(metrics.vendor)
+        tmdb = tmdb_of(settings, redis, http_client, calls) if has_tmdb(settings) else None
         films = await stack.enter_async_context(film_source(settings, tmdb, postgres, redis))
         hub = Hub(RunLogs(redis), metrics, roll_up_s=settings.roll_up_ms / 1000, deadline_s=settings.run_deadline_s)
         sessions = Sessions(redis)
         authenticator = Authenticator(
             sessions=sessions,
-            exchange=_code_exchange(settings, http_client),
+            exchange=_code_exchange(settings, http_client, calls),
             appid=settings.wechat_appid or "local",
             secret=settings.signing_secret(),
             token_ttl_s=settings.token_ttl_s,
@@ -184,7 +187,7 @@ async def running(settings: Settings, listener: socket.socket, services: Service
         )
         rates = _rates(settings, redis)
         table = RunTable(postgres)
-        ownership = Ownership(RunTable(storage.undisturbed), hub, Heart(storage.database_url))
+        ownership = Ownership(RunTable(storage.undisturbed), hub, heart)
         conversations = Conversations(postgres, redis, history_characters=settings.llm_history_characters)
         conversation_table = ConversationTable(postgres, redis)
         news = News(UserNews(redis), ownership.node)
@@ -194,10 +197,10 @@ async def running(settings: Settings, listener: socket.socket, services: Service
             table=table,
             ownership=ownership,
             conversations=conversations,
-            answerer=answerer_of(settings, http_client, postgres, films.resolver, hub),
+            answerer=answerer_of(settings, http_client, postgres, resolver=films.resolver, hub=hub, calls=calls),
             capture=WatchlistCapture(watchlist, movies, people_in_chinese()),
-            safety=safety_of(settings, redis, http_client, sessions=sessions, metrics=metrics, hub=hub),
-            titles=titles_of(settings, http_client, conversation_table, news),
+            safety=safety_of(settings, redis, http_client, sessions=sessions, calls=calls, hub=hub),
+            titles=titles_of(settings, http_client, conversation_table, news, calls),
             news=news,
         )
         guest_secrets = GuestSecrets(settings.signing_secret())
@@ -227,6 +230,7 @@ async def running(settings: Settings, listener: socket.socket, services: Service
             ),
             metrics,
             rates,
+            tracing,
         )
         sockets = Sockets(
             decoder=decoder,
@@ -250,6 +254,7 @@ async def running(settings: Settings, listener: socket.socket, services: Service
             dispatcher=dispatcher,
             authenticator=authenticator,
             sessions=session_watch,
+            metrics=metrics,
             heartbeat_s=settings.sse_heartbeat_s,
         )
         application = Starlette(
@@ -268,6 +273,7 @@ async def running(settings: Settings, listener: socket.socket, services: Service
         await stack.enter_async_context(session_watch.open())
         await stack.enter_async_context(seats.open())
         await stack.enter_async_context(sockets.open())
+        await stack.enter_async_context(_sampled(metrics, storage, sockets))
         await stack.enter_async_context(_in_background(FilmIndex(postgres).renew(), name="keys of films"))
         forgettings = {
             "enrichments": EnrichmentLog(postgres).purge,
@@ -285,6 +291,20 @@ async def running(settings: Settings, listener: socket.socket, services: Service
             )
         server = await stack.enter_async_context(_served(RequestIds(_with_cors(application, settings)), listener))
         yield Node(listener.getsockname()[1], hub, ownership, sockets, server)
+
+
+def _sampled(metrics: Metrics, storage: Storage, sockets: Sockets) -> contextlib.AbstractAsyncContextManager[None]:
+    pools = {"postgres": storage.postgres.use, "redis": lambda: pool_use(storage.redis)}
+    return _in_background(sample(metrics, pools, sockets.outbox_bytes), name="samples")
+
+
+@contextlib.asynccontextmanager
+async def _tracing(settings: Settings, node: str) -> AsyncIterator[Tracing | None]:
+    try:
+        async with open_tracing(settings.otel_exporter_otlp_endpoint, node=node) as tracing:
+            yield tracing
+    except TracingError as error:
+        raise StartError(str(error)) from error
 
 
 @contextlib.asynccontextmanager
@@ -331,7 +351,7 @@ def _rates(settings: Settings, redis: Redis) -> RateLimits:
     )
 
 
-def _code_exchange(settings: Settings, client: httpx.AsyncClient) -> CodeExchange:
+def _code_exchange(settings: Settings, client: httpx.AsyncClient, calls: VendorCalls) -> CodeExchange:
     if settings.wechat_appid is None or settings.wechat_app_secret is None:
         log.warning("WECHAT_APPID is not set: the local login accepts any code. For development only.")
         return LocalLogin()
@@ -340,6 +360,7 @@ def _code_exchange(settings: Settings, client: httpx.AsyncClient) -> CodeExchang
         secret=settings.wechat_app_secret.get_secret_value(),
         base_url=settings.wechat_api_base,
         client=client,
+        count=calls("wechat_login"),
     )
 
 

@@ -22,7 +22,7 @@ from wsserver.film_parts import has_tmdb, tmdb_of
 from wsserver.seed_command import Requests, SeedOptions, rehearse, seed, seed_options
 from wsserver.seeding import Wanted
 from wsserver.settings import Settings, SettingsError, load_settings
-from wsserver.telemetry import configure_logging
+from wsserver.telemetry import CallEnded, configure_logging
 
 LEAVE_S = 0.5
 """Between two looks whether somebody still uses our databases."""
@@ -76,7 +76,7 @@ async def _seed(settings: Settings, options: SeedOptions, services: Services) ->
             return await seed(
                 options,
                 wanted,
-                tmdb_of(settings, storage.redis, client),
+                tmdb_of(settings, storage.redis, client, _uncounted),
                 movies=Movies(storage.postgres),
                 seedings=Seedings(storage.postgres),
                 requests=requests,
@@ -110,7 +110,12 @@ async def _rehearse(
                 seedings = Seedings(await stack.enter_async_context(Postgres.open(database_url, size=1)))
         except (SchemaError, OSError, asyncpg.PostgresError) as error:
             raise StartError(f"DATABASE_URL: PostgreSQL cannot be used: {error or type(error).__name__}") from error
-        return await rehearse(options, wanted, tmdb_of(settings, redis, client), seedings)
+        return await rehearse(options, wanted, tmdb_of(settings, redis, client, _uncounted), seedings)
+
+
+def _uncounted(_vendor: str) -> CallEnded:
+    """Nobody asks a command for its metrics."""
+    return lambda _outcome, _elapsed_s: None
 
 
 def say(text: str, code: int) -> int:

@@ -20,6 +20,7 @@ from protocol.operation import Access, AnyOperation, Operation, Rate, Request, S
 from storage.limits import RateLimits
 from wsserver.hub import Stream
 from wsserver.telemetry import Metrics
+from wsserver.tracing import Tracing
 
 log = structlog.get_logger(__name__)
 
@@ -101,6 +102,7 @@ class Dispatcher:
         domains: tuple[Handlers, ...],
         metrics: Metrics,
         rates: RateLimits,
+        tracing: Tracing | None = None,
     ) -> None:
         bound: dict[str, Callable[[Call, Any], Awaitable[Any]]] = {}
         for domain in domains:
@@ -114,18 +116,23 @@ class Dispatcher:
         self._handlers = bound
         self._metrics = metrics
         self._rates = rates
+        self._tracing = tracing
 
     async def call(self, call: Call, request: Request) -> Reply | Stream[Any]:
         """Run an operation: its reply, or the stream that answers it. Raises OperationError and nothing else."""
         operation = self.operations[request.type]
         started = time.perf_counter()
         outcome = "ok"
+        request_id: str | None = None
+        span = None if self._tracing is None or operation.quiet else self._tracing.operation(operation.name)
         deadline = asyncio.timeout(operation.deadline_s)
         try:
             authorise(operation, call.caller)
             async with deadline:
                 await self._limit(operation, call)
                 answer = await self._handlers[operation.name](call, request)
+            if isinstance(operation, StreamingOperation):
+                request_id = answer.request_id
         except OperationError as error:
             outcome = error.kind.reason
             raise
@@ -141,9 +148,11 @@ class Dispatcher:
             raise OperationError(INTERNAL) from error
         finally:
             elapsed_s = time.perf_counter() - started
-            self._metrics.operations.labels(operation.name, outcome).observe(elapsed_s)
+            self._metrics.operation(operation.name, outcome).observe(elapsed_s)
             level = logging.DEBUG if operation.quiet else logging.INFO
             log.log(level, "operation", operation=operation.name, outcome=outcome, ms=round(elapsed_s * 1000, 2))
+            if span is not None:
+                span.end(outcome, request_id)
         return answer if isinstance(operation, StreamingOperation) else Reply(operation, answer)
 
     async def _limit(self, operation: AnyOperation, call: Call) -> None:

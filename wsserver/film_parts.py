@@ -36,7 +36,7 @@ from wsserver.refresh import CONCURRENCY, Keeping, Refresh
 from wsserver.seeding import Wanted
 from wsserver.settings import Settings
 from wsserver.tasks import Tasks
-from wsserver.telemetry import Metrics
+from wsserver.telemetry import VendorCalls
 from wsserver.vendors.llm import LanguageModel, ModelServer
 from wsserver.vendors.tmdb import Tmdb, TmdbError, TmdbRefusedError
 
@@ -97,20 +97,15 @@ def has_tmdb(settings: Settings) -> bool:
     return settings.tmdb_api_token is not None or settings.tmdb_api_key is not None
 
 
-def tmdb_of(settings: Settings, redis: Redis, client: httpx.AsyncClient, metrics: Metrics | None = None) -> Tmdb:
+def tmdb_of(settings: Settings, redis: Redis, client: httpx.AsyncClient, calls: VendorCalls) -> Tmdb:
     token, api_key, per_s = settings.tmdb_api_token, settings.tmdb_api_key, settings.tmdb_requests_per_s
-
-    def count(outcome: str) -> None:
-        if metrics is not None:
-            metrics.vendor_calls.labels("tmdb", outcome).inc()
-
     return Tmdb(
         base_url=settings.tmdb_api_base,
         token=token.get_secret_value() if token else None,
         api_key=api_key.get_secret_value() if api_key else None,
         client=client,
         budget=Budget(redis, "tmdb", per_s=per_s, burst=max(1, min(TMDB_BURST, int(per_s)))),
-        count=count,
+        count=calls("tmdb"),
     )
 
 
@@ -128,7 +123,13 @@ def refresh_of(settings: Settings, cron: str, storage: Storage, tmdb: Tmdb, node
 
 
 def answerer_of(
-    settings: Settings, client: httpx.AsyncClient, postgres: Postgres, resolver: FilmResolver | None, hub: Hub
+    settings: Settings,
+    client: httpx.AsyncClient,
+    postgres: Postgres,
+    *,
+    resolver: FilmResolver | None,
+    hub: Hub,
+    calls: VendorCalls,
 ) -> Answerer:
     servers = settings.model_servers()
     knowledge = FilmKnowledge(
@@ -136,7 +137,7 @@ def answerer_of(
         people_in_chinese(),
         people=People(postgres),
         resolver=resolver,
-        extraction=_extraction(settings, servers, client),
+        extraction=_extraction(settings, servers, client, calls),
         enrichments=EnrichmentLog(postgres),
         spawn=hub.spawn,
         catalogue_s=CATALOGUE_S if servers else None,
@@ -145,23 +146,28 @@ def answerer_of(
         log.info("no language model is configured: the catalogue assistant answers")
         return CatalogueAssistant(knowledge)
     # One deadline for the run and for the model: whoever gives answers longer means both.
-    model = LanguageModel(servers, client, total_timeout_s=settings.run_deadline_s)
+    model = LanguageModel(servers, client, total_timeout_s=settings.run_deadline_s, count=calls("model"))
     prompt = settings.system_prompt or DEFAULT_SYSTEM_PROMPT
     return ModelAnswerer(model, prompt, knowledge, history_characters=settings.llm_history_characters)
 
 
-def titles_of(settings: Settings, client: httpx.AsyncClient, table: ConversationTable, news: News) -> Titles:
+def titles_of(
+    settings: Settings, client: httpx.AsyncClient, table: ConversationTable, news: News, calls: VendorCalls
+) -> Titles:
     servers = settings.model_servers()
     if not servers or not settings.llm_titles:
         return Titles(table, news)
-    return Titles(table, news, LanguageModel(servers, client, max_tokens=TITLE_TOKENS))
+    return Titles(table, news, LanguageModel(servers, client, max_tokens=TITLE_TOKENS, count=calls("model_titles")))
 
 
-def _extraction(settings: Settings, servers: Sequence[ModelServer], client: httpx.AsyncClient) -> FilmExtraction | None:
+def _extraction(
+    settings: Settings, servers: Sequence[ModelServer], client: httpx.AsyncClient, calls: VendorCalls
+) -> FilmExtraction | None:
     if not servers or not settings.enrichment_extraction:
         return None
     as_json = [
         replace(server, extra_body={**server.extra_body, "response_format": {"type": "json_object"}})
         for server in servers
     ]
-    return FilmExtraction(LanguageModel(as_json, client, max_tokens=EXTRACTION_TOKENS))
+    model = LanguageModel(as_json, client, max_tokens=EXTRACTION_TOKENS, count=calls("model_extraction"))
+    return FilmExtraction(model)

@@ -49,6 +49,7 @@ from wsserver.feed import Follower
 from wsserver.hub import Stream
 from wsserver.outbox import Outbox
 from wsserver.request_ids import request_id_of
+from wsserver.telemetry import Metrics
 from wsserver.watch import SessionWatch
 
 log = structlog.get_logger(__name__)
@@ -75,12 +76,14 @@ class HttpEdge:
         dispatcher: Dispatcher,
         authenticator: Authenticator,
         sessions: SessionWatch,
+        metrics: Metrics,
         heartbeat_s: float,
     ) -> None:
         self._decoder = decoder
         self._dispatcher = dispatcher
         self._authenticator = authenticator
         self._sessions = sessions
+        self._metrics = metrics
         self._heartbeat_s = heartbeat_s
 
     def routes(self) -> list[HttpRoute]:
@@ -190,6 +193,7 @@ class HttpEdge:
             outbox.close()
 
         let_go = _nothing if session_id is None else self._sessions.hold(session_id, end)
+        self._metrics.event_streams.inc()
         try:
             while True:
                 try:
@@ -202,6 +206,7 @@ class HttpEdge:
                     return
                 yield b"".join(events)
         finally:
+            self._metrics.event_streams.dec()
             unfollow()
             let_go()
 

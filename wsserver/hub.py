@@ -97,6 +97,7 @@ class Run(Feed):
         self._frames: list[LoggedFrame] = []
         self._suspended: list[Frame] = []
         self._held_back: list[str] = []
+        self._held_since = 0.0
         self._roll_up: asyncio.TimerHandle | None = None
         self._next_text_at = 0.0
 
@@ -146,8 +147,10 @@ class Run(Feed):
             return
         now = time.monotonic()
         if self._roll_up is None and now >= self._next_text_at:
-            self._publish_text(delta, now)
+            self._publish_text(delta, now, since=now)
             return
+        if not self._held_back:
+            self._held_since = now
         self._held_back.append(delta)
         if self._roll_up is None:
             loop = asyncio.get_running_loop()
@@ -178,11 +181,12 @@ class Run(Feed):
     def text_started(self) -> bool:
         return self._next_text_at > 0.0
 
-    def _publish_text(self, text: str, now: float) -> None:
+    def _publish_text(self, text: str, now: float, *, since: float) -> None:
         if not self.text_started:
             self._hub.metrics.first_chunk.observe(now - self.started)
         self._next_text_at = now + self._hub.roll_up_s
         self._publish(Chunk(text))
+        self._hub.metrics.chunk_delay.observe(time.monotonic() - since)
 
     def _release_text(self) -> None:
         if self._roll_up is not None:
@@ -191,7 +195,7 @@ class Run(Feed):
         if self._held_back:
             text = "".join(self._held_back)
             self._held_back.clear()
-            self._publish_text(text, time.monotonic())
+            self._publish_text(text, time.monotonic(), since=self._held_since)
 
     def _publish(self, frame: Frame) -> None:
         if self.fenced:

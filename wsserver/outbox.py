@@ -21,6 +21,11 @@ class Outbox:
         self._closed = False
         self.overflowed = False
 
+    @property
+    def size_bytes(self) -> int:
+        """What waits to be taken."""
+        return self._size_bytes if self._frames else 0
+
     def put(self, frame: bytes) -> bool:
         """Add a frame; False when it did not fit and everything was dropped, or when the outbox is closed.
 

@@ -1,7 +1,5 @@
 """Puts together what has WeChat check contents, from the settings. A part of the composition root."""
 
-from collections.abc import Callable
-
 import httpx
 
 from storage.accounts import Sessions
@@ -10,20 +8,17 @@ from storage.wechat_token import SharedToken
 from wsserver.domains.content_safety import ContentSafety
 from wsserver.hub import Hub
 from wsserver.settings import Settings
-from wsserver.telemetry import Metrics
+from wsserver.telemetry import VendorCalls
 from wsserver.vendors.wechat_safety import WeChatSafety
 from wsserver.vendors.wechat_token import AccessToken
 
 
 def safety_of(
-    settings: Settings, redis: Redis, client: httpx.AsyncClient, *, sessions: Sessions, metrics: Metrics, hub: Hub
+    settings: Settings, redis: Redis, client: httpx.AsyncClient, *, sessions: Sessions, calls: VendorCalls, hub: Hub
 ) -> ContentSafety | None:
     """None when nothing is to be checked: chats then cost what they cost without it."""
     if not settings.wechat_msg_sec_check or settings.wechat_appid is None or settings.wechat_app_secret is None:
         return None
-
-    def counting(vendor: str) -> Callable[[str], None]:
-        return lambda outcome: metrics.vendor_calls.labels(vendor, outcome).inc()
 
     token = AccessToken(
         appid=settings.wechat_appid,
@@ -32,11 +27,9 @@ def safety_of(
         client=client,
         shared=SharedToken(redis, settings.wechat_appid),
         spawn=hub.spawn,
-        count=counting("wechat_token"),
+        count=calls("wechat_token"),
     )
-    safety = WeChatSafety(
-        token, base_url=settings.wechat_api_base, client=client, count=counting("wechat_msg_sec_check")
-    )
+    safety = WeChatSafety(token, base_url=settings.wechat_api_base, client=client, count=calls("wechat_msg_sec_check"))
     return ContentSafety(
         safety,
         sessions,

@@ -49,9 +49,14 @@ class Settings(BaseSettings):
     """Processes that serve; one per core is as many as help."""
     data_dir: Path = Path(".data")
     app_env: Literal["development", "production"] = "development"
-    log_format: Literal["human", "json"] | None = None
-    """Human in development, JSON in production."""
+    log_format: Literal["text", "human", "json"] | None = None
+    """Text for people in development, JSON in production. `human` is an older name of `text`."""
+    otel_exporter_otlp_endpoint: str | None = None
+    """Where traces are told, by OTLP over HTTP; /v1/traces is added."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+    public_url: str | None = None
+    """What clients connect to, https://name; only `run.py doctor` looks at it."""
 
     database_url: Annotated[str | None, Field(validation_alias=AliasChoices("database_url", "postgres_dsn"))] = None
     redis_url: str | None = None
@@ -148,10 +153,17 @@ class Settings(BaseSettings):
     def _base_urls(cls, urls: list[str]) -> list[str]:
         return [_http_url(url) for url in urls]
 
-    @field_validator("wechat_api_base", "tmdb_api_base")
+    @field_validator("public_url")
     @classmethod
-    def _vendor_base(cls, url: str) -> str:
-        return _http_url(url)
+    def _public_url(cls, url: str | None) -> str | None:
+        if url is not None and urlsplit(_http_url(url)).path:
+            raise ValueError("must be scheme://name without a path")
+        return None if url is None else _http_url(url)
+
+    @field_validator("wechat_api_base", "tmdb_api_base", "otel_exporter_otlp_endpoint")
+    @classmethod
+    def _vendor_base(cls, url: str | None) -> str | None:
+        return None if url is None else _http_url(url)
 
     @field_validator("tmdb_api_token", "tmdb_api_key")
     @classmethod

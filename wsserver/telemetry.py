@@ -3,10 +3,11 @@
 import logging
 import os
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import structlog
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
 
 LATENCY_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
@@ -14,6 +15,15 @@ LATENCY_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.
 
 ANSWER_BUCKETS_S = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
 """From the catalogue assistant's first words to the longest answer of a slow model."""
+
+DELAY_BUCKETS_S = (0.0005, 0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+"""From what costs nothing, over the roll-up of 40 ms, to a loop that takes seconds a turn."""
+
+CallEnded = Callable[[str, float], None]
+"""Told the outcome of a vendor's call and how many seconds it took."""
+
+VendorCalls = Callable[[str], CallEnded]
+"""Whom to tell of the calls of a vendor, by its name."""
 
 
 QUIET_LOGGERS = (
@@ -38,6 +48,12 @@ class Metrics:
             "cinewire_connections", "Open sockets", registry=self.registry, multiprocess_mode="livesum"
         )
         self.closed = Counter("cinewire_connections_closed", "Sockets closed", ["code"], registry=self.registry)
+        self.event_streams = Gauge(
+            "cinewire_event_streams",
+            "Open server-sent event streams",
+            registry=self.registry,
+            multiprocess_mode="livesum",
+        )
         self.operations = Histogram(
             "cinewire_operation_seconds",
             "Time from request to reply, for a chat to its acceptance",
@@ -55,6 +71,12 @@ class Metrics:
             buckets=ANSWER_BUCKETS_S,
             registry=self.registry,
         )
+        self.chunk_delay = Histogram(
+            "cinewire_chunk_delay_seconds",
+            "Time from a piece of an answer to the hand-out of the frame that has it, its roll-up included",
+            buckets=DELAY_BUCKETS_S,
+            registry=self.registry,
+        )
         self.answers = Histogram(
             "cinewire_answer_seconds",
             "Time a run took, by how it ended",
@@ -65,15 +87,69 @@ class Metrics:
         self.log_dropped = Counter(
             "cinewire_run_log_dropped_frames", "Frames that could not be kept for resuming", registry=self.registry
         )
+        self.resumes = Counter("cinewire_resumes", "Resumes, by what came of them", ["result"], registry=self.registry)
         self.vendor_calls = Counter(
             "cinewire_vendor_calls",
             "Calls of vendors, by how they ended",
             ["vendor", "outcome"],
             registry=self.registry,
         )
+        self.vendor_seconds = Histogram(
+            "cinewire_vendor_call_seconds",
+            "Time that calls of vendors took, all tries of one together; of a model to the end of its answer",
+            ["vendor"],
+            buckets=ANSWER_BUCKETS_S,
+            registry=self.registry,
+        )
         self.overflows = Counter(
             "cinewire_outbox_overflows", "Connections given up because they read too slowly", registry=self.registry
         )
+        self.outbox_bytes = Gauge(
+            "cinewire_outbox_bytes",
+            "Bytes that wait for sockets to read them",
+            registry=self.registry,
+            multiprocess_mode="livesum",
+        )
+        self.pool_connections = Gauge(
+            "cinewire_pool_connections",
+            "Open connections to PostgreSQL and Redis",
+            ["pool", "state"],
+            registry=self.registry,
+            multiprocess_mode="livesum",
+        )
+        self.pool_waiting = Gauge(
+            "cinewire_pool_waiting",
+            "Callers that wait for a connection",
+            ["pool"],
+            registry=self.registry,
+            multiprocess_mode="livesum",
+        )
+        self.loop_lag = Histogram(
+            "cinewire_loop_lag_seconds",
+            "How much later than wanted the event loop came to a timer",
+            buckets=DELAY_BUCKETS_S,
+            registry=self.registry,
+        )
+        # Read from /proc when somebody asks; of several workers nothing adds them up.
+        ProcessCollector(registry=self.registry)
+        self._operations: dict[tuple[str, str], Histogram] = {}
+
+    def operation(self, name: str, outcome: str) -> Histogram:
+        """Where calls of an operation that ended so are counted; looked up once, which costs as much as counting."""
+        known = self._operations.get((name, outcome))
+        if known is None:
+            known = self._operations[name, outcome] = self.operations.labels(name, outcome)
+        return known
+
+    def vendor(self, name: str) -> CallEnded:
+        """Counts the calls of one vendor."""
+        seconds = self.vendor_seconds.labels(name)
+
+        def ended(outcome: str, elapsed_s: float) -> None:
+            self.vendor_calls.labels(name, outcome).inc()
+            seconds.observe(elapsed_s)
+
+        return ended
 
     def text(self) -> bytes:
         """All of it in Prometheus' format; in a worker that of all workers together."""
@@ -85,7 +161,11 @@ class Metrics:
 
 
 def configure_logging(*, level: str, json: bool) -> None:
-    """Send structlog and the standard library's loggers to stderr, in one format."""
+    """Send structlog and the standard library's loggers to stderr: a JSON object a line, or text for people.
+
+    In JSON every line has `event`, `level` and `timestamp` (ISO 8601, UTC), what is known of where it belongs
+    (`connection_id`, `request_id`, …), and a traceback as `exception`.
+    """
     shared: list[Any] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,

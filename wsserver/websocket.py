@@ -28,6 +28,7 @@ from protocol.envelope import (
 )
 from protocol.errors import (
     BINARY_REFUSED,
+    DRAINING,
     NORMAL,
     OVERLOADED,
     REPLACED,
@@ -320,6 +321,10 @@ class Sockets:
     def __len__(self) -> int:
         return len(self._connections)
 
+    def outbox_bytes(self) -> int:
+        """What waits for all clients together."""
+        return sum(connection.outbox.size_bytes for connection in self._connections)
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one socket (ASGI 3, `websocket`)."""
         headers = Headers(scope=scope)
@@ -327,6 +332,11 @@ class Sockets:
         if not self._origin_is_fine(headers):
             log.info("socket refused", reason="origin")
             await send({"type": "websocket.close", "code": 1008})
+            return
+        if self._draining:
+            # Before the handshake: a balancer then gives the client another node, and the client notices nothing.
+            self.metrics.refused.labels(DRAINING.reason).inc()
+            await _refuse_handshake(scope, send)
             return
         offered = SUBPROTOCOL in scope["subprotocols"]
         await send({"type": "websocket.accept", "subprotocol": SUBPROTOCOL if offered else None})
@@ -431,6 +441,16 @@ class Sockets:
 
 def _nothing() -> None:
     """Leaves what was not taken."""
+
+
+async def _refuse_handshake(scope: Scope, send: Send) -> None:
+    if "websocket.http.response" not in scope.get("extensions", {}):
+        await send({"type": "websocket.close", "code": RESTARTING.code})
+        return
+    headers = [(b"content-type", b"application/json"), (b"retry-after", b"1")]
+    await send({"type": "websocket.http.response.start", "status": DRAINING.code, "headers": headers})
+    body = encode_error(OperationError(DRAINING, retry_after_ms=1000))
+    await send({"type": "websocket.http.response.body", "body": body})
 
 
 def _goodbye() -> bytes:

@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from tests.bench.conversations import conversations
 from tests.bench.films_lookup import films_lookup
+from tests.bench.hot_path import hot_path
 from tests.bench.seeding import seeding
 from tests.bench.served import ROOT, milliseconds, ping_s, server
 from tests.clients import SocketClient, socket_client
@@ -92,6 +93,7 @@ BENCHES: dict[str, Callable[[], Awaitable[None]]] = {
     "conversations": conversations,
     "films-lookup": films_lookup,
     "seeding": seeding,
+    "hot-path": hot_path,
 }
 
 

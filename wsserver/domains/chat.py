@@ -173,6 +173,17 @@ class Chats:
 
     async def resume(self, call: Call, request: ResumeRun) -> Stream[None]:
         """Where an answer stands, and its frames from there on. Raises RUN_NOT_FOUND, for somebody else's too."""
+        resumes = self._hub.metrics.resumes
+        try:
+            stream = await self._resume(call, request)
+        except OperationError as error:
+            if error.kind is RUN_NOT_FOUND:
+                resumes.labels("not_found").inc()
+            raise
+        resumes.labels("recovered" if stream.feed is not None else "gone").inc()
+        return stream
+
+    async def _resume(self, call: Call, request: ResumeRun) -> Stream[None]:
         caller = call.known_caller
         run = self._hub.run(request.request_id)
         if run is not None and not run.ended:

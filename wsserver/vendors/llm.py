@@ -7,7 +7,7 @@ answer mean is `completion.py`'s; what is asked, and who may read the answer, is
 import asyncio
 import json
 import time
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Literal
@@ -125,6 +125,10 @@ class _Call:
         )
 
 
+def _nobody(_outcome: str, _elapsed_s: float) -> None:
+    """Counts nothing."""
+
+
 class LanguageModel:
     """The configured servers as one: the first that works answers."""
 
@@ -139,7 +143,9 @@ class LanguageModel:
         total_timeout_s: float = TOTAL_TIMEOUT_S,
         max_tokens: int = MAX_TOKENS,
         backoff_s: float = BACKOFF_S,
+        count: Callable[[str, float], None] = _nobody,
     ) -> None:
+        """`count` is told the outcome of each call, to its end, and its seconds."""
         if not servers:
             raise ValueError("a language model needs at least one server")
         self._servers = list(servers)
@@ -152,6 +158,7 @@ class LanguageModel:
         self._total_timeout_s = total_timeout_s
         self._max_tokens = max_tokens
         self._backoff_s = backoff_s
+        self._count = count
 
     async def stream(self, turns: Sequence[Turn]) -> AsyncGenerator[TextDelta | Finished, None]:
         """Yields the answer's deltas and then exactly one `Finished`, or raises a MODEL_* `OperationError`.
@@ -185,6 +192,7 @@ class LanguageModel:
             raise
         finally:
             call.log()
+            self._count(call.outcome, time.monotonic() - call.started)
 
     async def _first_texts(self, turns: Sequence[Turn], call: _Call) -> "tuple[_Reply, list[str]]":
         """Asks server after server until one has something to show."""

@@ -128,7 +128,7 @@ class _Reply:
     retry_after_s: float | None
 
 
-def _nobody(_outcome: str) -> None:
+def _nobody(_outcome: str, _elapsed_s: float) -> None:
     """Counts nothing."""
 
 
@@ -145,9 +145,9 @@ class Tmdb:
         budget: Budget,
         deadline_s: float = DEADLINE_S,
         backoff_s: float = BACKOFF_S,
-        count: Callable[[str], None] = _nobody,
+        count: Callable[[str, float], None] = _nobody,
     ) -> None:
-        """The token goes before the key. `count` is told the outcome of each call."""
+        """The token goes before the key. `count` is told the outcome of each call and its seconds."""
         if not token and not api_key:
             raise ValueError("TMDB is asked with an API Read Access Token or an API key")
         # h11 refuses such a header with an error that quotes it.
@@ -221,7 +221,7 @@ class Tmdb:
             return answer
         finally:
             call.log()
-            self._count(call.outcome)
+            self._count(call.outcome, time.monotonic() - call.started)
         # Out here it has no context: httpx's errors hold the URL, and with it the key.
         raise TmdbUnavailableError("no answer in time")
 

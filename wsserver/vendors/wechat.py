@@ -10,6 +10,7 @@ import logging
 import re
 import secrets
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import httpx
@@ -102,17 +103,30 @@ class _Call:
         )
 
 
+def _nobody(_outcome: str, _elapsed_s: float) -> None:
+    """Counts nothing."""
+
+
 class WeChat:
     """One mini program's account at WeChat."""
 
     def __init__(
-        self, *, appid: str, secret: str, base_url: str, client: httpx.AsyncClient, deadline_s: float = DEADLINE_S
+        self,
+        *,
+        appid: str,
+        secret: str,
+        base_url: str,
+        client: httpx.AsyncClient,
+        deadline_s: float = DEADLINE_S,
+        count: Callable[[str, float], None] = _nobody,
     ) -> None:
+        """`count` is told the outcome of each login and its seconds."""
         self._appid = appid
         self._secret = secret
         self._url = base_url.rstrip("/") + "/sns/jscode2session"
         self._client = client
         self._deadline_s = deadline_s
+        self._count = count
         logging.getLogger("httpx").addFilter(without_queries)
 
     async def code_to_session(self, code: str) -> WeChatLogin:
@@ -137,6 +151,7 @@ class WeChat:
             raise
         finally:
             call.log()
+            self._count(call.outcome, time.monotonic() - call.started)
         return login
 
     async def _login(self, code: str, call: _Call) -> WeChatLogin:

@@ -89,8 +89,8 @@ class WeChatCall:
 
 
 @contextlib.asynccontextmanager
-async def calling(what: str, *, deadline_s: float, count: Callable[[str], None]) -> AsyncIterator[WeChatCall]:
-    """A call within its deadline. Raises WECHAT_TIMEOUT; `count` is told the outcome."""
+async def calling(what: str, *, deadline_s: float, count: Callable[[str, float], None]) -> AsyncIterator[WeChatCall]:
+    """A call within its deadline. Raises WECHAT_TIMEOUT; `count` is told the outcome and the seconds."""
     call = WeChatCall(what)
     try:
         async with asyncio.timeout(deadline_s):
@@ -106,7 +106,7 @@ async def calling(what: str, *, deadline_s: float, count: Callable[[str], None])
         raise
     finally:
         call.log()
-        count(call.outcome)
+        count(call.outcome, time.monotonic() - call.started)
 
 
 async def post(

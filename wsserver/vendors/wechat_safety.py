@@ -53,7 +53,7 @@ class _Checked(WeChatAnswer):
     result: _Result | None = None
 
 
-def _nobody(_outcome: str) -> None:
+def _nobody(_outcome: str, _elapsed_s: float) -> None:
     """Counts nothing."""
 
 
@@ -67,9 +67,9 @@ class WeChatSafety:
         base_url: str,
         client: httpx.AsyncClient,
         deadline_s: float = DEADLINE_S,
-        count: Callable[[str], None] = _nobody,
+        count: Callable[[str, float], None] = _nobody,
     ) -> None:
-        """`count` is told the outcome of each check."""
+        """`count` is told the outcome of each check and its seconds."""
         self._token = token
         self._url = base_url.rstrip("/") + "/wxa/msg_sec_check"
         self._client = client

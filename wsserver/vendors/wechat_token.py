@@ -55,7 +55,7 @@ class _Granted(WeChatAnswer):
     expires_in: int = 0
 
 
-def _nobody(_outcome: str) -> None:
+def _nobody(_outcome: str, _elapsed_s: float) -> None:
     """Counts nothing."""
 
 
@@ -71,10 +71,10 @@ class AccessToken:
         client: httpx.AsyncClient,
         shared: SharedToken,
         spawn: Spawn,
-        count: Callable[[str], None] = _nobody,
+        count: Callable[[str, float], None] = _nobody,
         rest_s: float = REST_S,
     ) -> None:
-        """`spawn` owns the fetches, which outlive who asked for them; `count` is told the outcome of each."""
+        """`spawn` owns the fetches, which outlive who asked for them; `count` is told each's outcome and seconds."""
         self._appid = appid
         self._secret = secret
         self._url = base_url.rstrip("/") + "/cgi-bin/stable_token"
