@@ -151,15 +151,17 @@ class Owner:
     async def answering(self) -> AsyncIterator["Owner"]:
         """While an answer is made; it ends as if nobody had tried anything."""
         gate, name = Gate(), uuid.uuid4().hex
-        self.model.queue(stalls(gate, "secret-a4"))
-        ask = {"type": "chat", "conversation_id": self.names.busy, "query": "secret-q3", "stream": True, "id": name}
+        self.model.queue(stalls(gate, "marzipan-a4"))
+        ask = {"type": "chat", "conversation_id": self.names.busy, "query": "marzipan-q3", "stream": True, "id": name}
         await self.client.send(ask)
         run = (await self.client.receive_until("chunk"))[0]["data"]["request_id"]
         names = replace(self.names, running=run, chat=name)
-        yield replace(self, names=names, secrets=(*self.secrets, run))
-        gate.open()
-        end = (await self.client.receive_until("complete", "error"))[-1]
-        assert (end["type"], end.get("finish_reason"), end.get("answer")) == ("complete", "stop", "secret-a4")
+        try:
+            yield replace(self, names=names, secrets=(*self.secrets, run))
+        finally:
+            gate.open()
+            end = (await self.client.receive_until("complete", "error"))[-1]
+        assert (end["type"], end.get("finish_reason"), end.get("answer")) == ("complete", "stop", "marzipan-a4")
 
     async def everything(self) -> list[Frame]:
         """All that the owner has, as the owner sees it."""
