@@ -1025,12 +1025,16 @@ Client.prototype.chat = function (options) {
   return promise
 }
 
-/** The answers that are not whole yet, the oldest question first, those of before the app was closed among them. */
+/**
+ * The answers that are not whole yet, the oldest question first, those of before the app was closed among them.
+ * `askedIn` is the conversation that the question named, null for the standing one.
+ */
 Client.prototype.unfinished = function () {
   return this._runs.map(function (run) {
     return {
       id: run.id,
       query: run.message.query,
+      askedIn: run.message.conversation_id || null,
       conversationId: run.conversationId,
       requestId: run.requestId,
       text: run.text,

@@ -17,6 +17,8 @@ class Thread {
     this.alive = true
     this.suspended = false
     this.errors = []
+    this.log = [] // not on our own output, where Node's test runner speaks
+    const record = (...words) => void this.log.push(words)
     this._late = []
     this._timers = new Map()
     this._next = 1
@@ -24,7 +26,7 @@ class Thread {
     const setTimer = (then, ms) => this._setTimer(then, ms)
     const clearTimer = (id) => this._clearTimer(id)
     this.context = vm.createContext({
-      console,
+      console: { log: record, warn: record, error: record },
       setTimeout: setTimer,
       clearTimeout: clearTimer,
       ...globals
