@@ -181,6 +181,6 @@ async def run_javascript(node: str, name: str, environment: dict[str, str]) -> N
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["text", "client", "pages"])
+@pytest.mark.parametrize("name", ["text", "frames", "client", "pages"])
 async def test_the_mini_program_on_a_phone(javascript: str, environment: dict[str, str], name: str) -> None:
     await run_javascript(javascript, name, environment)

@@ -20,6 +20,7 @@ var SOCKET_AGAIN_MS = 60000 // while HTTP is used, how often a socket is tried b
 var CALL_MS = 30000 // how long a request may take, waiting for the network included
 var REQUEST_MS = 60000 // WeChat's own bound of wx.request
 var LOGIN_MS = 10000 // how long WeChat may take for a code
+var BUSY_MS = 2000 // another device's answer in the same conversation ends any moment
 var SAVE_MS = 1000 // an answer that grows is put into storage at most so often
 var SENDS_PER_S = 15 // the server takes 20 messages a second, 40 at once
 var SEND_BURST = 30
@@ -564,7 +565,9 @@ function Client(options) {
   var client = this
   if (this._wx.onNetworkStatusChange) {
     this._wx.onNetworkStatusChange(function (network) {
-      if (network.isConnected && client._state === 'offline') client._comeBack(0)
+      if (!network.isConnected) return
+      client._silent = 0 // another network may let sockets through
+      if (client._state === 'offline') client._comeBack(0)
     })
   }
 }
@@ -809,7 +812,8 @@ Client.prototype._linkLost = function (link, code) {
     this._letGo(link)
     return this._flush()
   }
-  if (link.kind === 'socket') this._silent = link.heard ? 0 : this._silent + 1
+  if (!this._visible) this._silent = 0 // WeChat cut it, which says nothing of the network
+  else if (link.kind === 'socket') this._silent = link.heard ? 0 : this._silent + 1
   else if (code !== 4003) this._silent = BLOCKED_AFTER - 1 // a socket is tried once, then HTTP again
   if (code === 1009) this._dropLargest(link)
   this._letGo(link)
@@ -1015,7 +1019,7 @@ Client.prototype.chat = function (options) {
   }
   message = merged({}, message)
   var problem = this._problem(message)
-  if (problem) return Promise.reject(problem)
+  if (problem) return named(message.id, Promise.reject(problem))
   var run = runOf({ id: message.id, message: message, askedAt: Date.now(), conversationId: options.conversationId })
   this._runs.push(run)
   this._save()
@@ -1076,7 +1080,11 @@ Client.prototype._watch = function (run, handlers) {
   var promise = new Promise(function (resolve, reject) {
     run.watchers.push({ handlers: handlers, resolve: resolve, reject: reject })
   })
-  promise.id = run.id
+  return named(run.id, promise)
+}
+
+function named(id, promise) {
+  promise.id = id
   return promise
 }
 
@@ -1201,13 +1209,13 @@ Client.prototype._runRefused = function (run, error) {
     if (error.code === 401) return this._link && this._link.lose(4003)
     return this._endRun(run, failureOf(error), null)
   }
-  this._tryLater(run, error.retry_after_ms)
+  this._tryLater(run, error.retry_after_ms, error.reason === 'conversation_busy' ? BUSY_MS : null)
 }
 
-Client.prototype._tryLater = function (run, waitMs) {
+Client.prototype._tryLater = function (run, waitMs, longestMs) {
   var client = this
   run.on = null
-  var backoff = Math.min(MAX_BACKOFF_MS, this._times.backoffMs * Math.pow(2, Math.min(run.attempts, 10)))
+  var backoff = Math.min(longestMs || MAX_BACKOFF_MS, this._times.backoffMs * Math.pow(2, Math.min(run.attempts, 10)))
   clearTimeout(run.timer)
   run.timer = setTimeout(function () {
     run.timer = null

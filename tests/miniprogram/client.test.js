@@ -33,6 +33,7 @@ async function comesAndGoes(number, wanted) {
   const calls = await control('calls')
   for (const seen of answers) assert.equal(calls[seen.query], 1)
   same(program.thread.errors, [])
+  assert.equal(program.client.state().transport, 'socket')
   phone.kill()
   return { cycles, answers: answers.length }
 }
@@ -114,6 +115,7 @@ describe('on a server that stays', { concurrency: 4 }, () => {
     same(waiting.map((seen) => seen.query), typed)
     phone.goOnline()
     for (const seen of waiting) await seen.check(program)
+    assert.equal(program.client.state().transport, 'socket')
     const { items } = await ask(program.token, { type: 'history' })
     same(items.filter((message) => message.role === 'user').map((message) => message.content), typed)
     phone.kill()
