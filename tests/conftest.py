@@ -18,10 +18,17 @@ from storage.postgres import Postgres
 from storage.redis import Redis, open_redis
 from tests.clients import HttpClient, SocketClient, Transport, new_code, socket_client
 from tests.node import TestNode, serving
+from tests.parts import PARTS
 from tests.standins.llm import LLMStandIn
 from tests.standins.server import serve
 from tests.standins.wechat import WeChatStandIn
 from wsserver.telemetry import QUIET_LOGGERS, configure_logging
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say which parts ran that need more than Python."""
+    for part, outcome in PARTS.items():
+        terminalreporter.write_line(f"{part}: {outcome}")
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -144,6 +151,14 @@ async def postgres(node: TestNode, services: Services) -> AsyncIterator[Postgres
     """The database of `node`, its schema up to date and the demo catalogue loaded."""
     assert services.database_url is not None
     async with Postgres.open(services.database_url, size=4) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="session")
+async def redis_of_services(services: Services) -> AsyncIterator[Redis]:
+    """The same Valkey for fixtures that outlive a test."""
+    assert services.redis_url is not None
+    async with open_redis(services.redis_url) as opened:
         yield opened
 
 
