@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -25,9 +26,21 @@ from tests.standins.wechat import WeChatStandIn
 from wsserver.telemetry import QUIET_LOGGERS, configure_logging
 
 
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Tell the process that shares out the tests, where there is one, which parts ran in this one."""
+    told = getattr(session.config, "workeroutput", None)
+    if told is not None:
+        told["parts"] = PARTS
+
+
+def pytest_testnodedown(node: Any) -> None:
+    """Hear it, from one of those processes."""
+    PARTS.update(getattr(node, "workeroutput", {}).get("parts", {}))
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Say which parts ran that need more than Python."""
-    for part, outcome in PARTS.items():
+    for part, outcome in sorted(PARTS.items()):
         terminalreporter.write_line(f"{part}: {outcome}")
 
 

@@ -1,9 +1,3 @@
-<<<<<<< HEAD
-"""Which parts of the tests ran, and why those did not that need a program which is not everywhere."""
-
-PARTS: dict[str, str] = {}
-"""Part → "ran", or the reason why not."""
-=======
 """Parts of the tests that need more than Python brings: which of them ran, and why the others did not.
 
 Does not answer whether they passed. Whoever adds a part sets it here; the end of every run says them all.
@@ -16,4 +10,3 @@ RAN = "ran"
 
 REQUIRE_ALL = "CINEWIRE_REQUIRE_ALL"
 """With this set to 1 in the environment, a part that cannot run fails instead of being skipped."""
->>>>>>> 00d13ddda18d5a454ccf0836cf92a48442a0eb12

@@ -29,7 +29,7 @@ from tests.faults.client import Client, Counts
 from tests.faults.model import ScriptedModel, question, scripted_model
 from tests.faults.nodes import Fleet, NodeProcess, fleet
 from tests.faults.processes import die_with_parent
-from tests.parts import PARTS
+from tests.parts import PARTS, RAN, REQUIRE_ALL
 from wsserver.settings import Settings
 from wsserver.workers import STOP_MARGIN_S
 
@@ -59,7 +59,7 @@ def nginx_program() -> str:
     found = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin")
     if found is None:
         PARTS["nginx"] = "not run: there is no nginx here; on Debian and Ubuntu: apt-get install nginx-light"
-        if os.environ.get("CINEWIRE_REQUIRE_ALL"):
+        if os.environ.get(REQUIRE_ALL) == "1":
             pytest.fail(PARTS["nginx"])
         pytest.skip(PARTS["nginx"])
     return found
@@ -176,7 +176,7 @@ async def site(services: Services, data_dir: Path) -> AsyncIterator[Site]:
         configure(folder / "nginx", port, tls_port, [int(url.rsplit(":", 1)[1]) for url in nodes.urls])
         certificate = make_certificate(folder / "nginx" / "tls")
         async with running_nginx(program, folder / "nginx", port):
-            PARTS["nginx"] = "ran"
+            PARTS["nginx"] = RAN
             log = folder / "nginx" / "run" / "access.log"
             yield Site(f"http://127.0.0.1:{port}", tls_port, certificate, nodes, model, log)
 
