@@ -22,14 +22,12 @@ from protocol.unasked import TitledConversation
 from storage.embedded import Services
 from storage.redis import SESSION, Redis
 from tests.clients import PATIENCE_S, Frame, new_code, socket_client
-from tests.databases import fresh_database
 from tests.faults.proxy import How, Proxy
-from tests.node import TestNode, serving
+from tests.node import TestNode
+from tests.pairs import Pair, two_nodes
 from tests.scripted_node import CONNECTED, SERVER, Guest, ScriptedNode, answer, scripted_node
 from tests.scripted_node import SESSION as SCRIPTED_SESSION
-from tests.standins.llm import LLMStandIn, gated, says
-from tests.standins.server import serve
-from tests.test_resume import Pair
+from tests.standins.llm import gated, says
 
 FIND = movies.FindMovies(type="movies_bulk", ids=[603])
 NO_FILMS = {"items": [], "missing_ids": [603]}
@@ -65,23 +63,6 @@ async def _pair(services: Services, data_dir: Path) -> AsyncIterator[Pair]:
 def pair(_pair: Pair) -> Pair:
     _pair.model.reset()
     return _pair
-
-
-@contextlib.asynccontextmanager
-async def two_nodes(
-    services: Services, data_dir: Path, first: contextlib.AsyncExitStack | None = None, **settings: Any
-) -> AsyncIterator[Pair]:
-    """Two nodes among themselves, and the model that both ask; `first` stops one of them earlier."""
-    model = LLMStandIn()
-    assert services.database_url is not None
-    async with contextlib.AsyncExitStack() as stack:
-        url = await stack.enter_async_context(serve(model.app))
-        database_url = await stack.enter_async_context(fresh_database(services.database_url))
-        theirs = Services(database_url, services.redis_url, None)
-        given = {"llm_base_url": [f"{url}/v1"], "llm_model": ["stand-in"], "roll_up_ms": 0, **settings}
-        two = await stack.enter_async_context(serving(theirs, data_dir, **given))
-        one = await (first or stack).enter_async_context(serving(theirs, data_dir, **given))
-        yield Pair(one, two, model, database_url)
 
 
 @pytest.fixture
@@ -240,6 +221,7 @@ async def test_the_same_id_is_the_same_answer_and_the_model_is_asked_once(pair: 
     assert len(pair.model.calls) == 1
 
 
+@pytest.mark.slow
 async def test_a_node_that_stops_says_goodbye_and_the_answer_begins_anew_on_the_other(
     services: Services, data_dir: Path
 ) -> None:
