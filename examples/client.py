@@ -29,6 +29,7 @@ sys.path.append(str(Path(__file__).resolve().parent.parent))  # started as a scr
 
 from protocol import accounts, belongings, branches, chat, conversations, errors, movies, watchlist
 from protocol.chat import ChatAccepted, ChatFrame, Chunk, Complete, Recommendations, Restart, Retract
+from protocol.envelope import MAX_MESSAGE_BYTES
 from protocol.errors import CLOSE_CODES, CloseCode, OperationError
 from protocol.operation import Operation, Request, StreamingOperation, StreamingRequest
 from protocol.reading import WrongReplyError, read_error, read_frame, read_reply, read_whole
@@ -109,7 +110,7 @@ class Client:
         self._on_title = on_title
         self._heartbeat_s = heartbeat_s
         self._first_wait_s = first_wait_s
-        self._max_bytes = 0
+        self._max_bytes = MAX_MESSAGE_BYTES
         self._code: str | None = None
         self._socket: ClientConnection | None = None
         self._over: BaseException | None = None
@@ -178,23 +179,23 @@ class Client:
                 raise self._over
             self._changed.clear()
             await self._changed.wait()
-        text = message.model_dump_json(exclude_none=True)
-        if len(text.encode()) > self._max_bytes:
-            raise OperationError(errors.TOO_LARGE)
         inbox, names = Inbox(ROOM + 1), (str(message.id), *names)
         if not self._inboxes.keys().isdisjoint(names):
             raise ValueError(f"one of {names} is waited for already")
         self._inboxes.update(dict.fromkeys(names, inbox))
         try:
             with contextlib.suppress(ConnectionClosed):  # then its inbox ends, as all do
-                await self._send(self._socket, text)
+                await self._send(self._socket, message)
             yield inbox
         finally:
             for name in names:
                 del self._inboxes[name]
 
-    async def _send(self, socket: ClientConnection, text: str) -> None:
+    async def _send(self, socket: ClientConnection, message: Request) -> None:
         """Send when its turn has come: half a burst at once, then as many a second as a connection may."""
+        text = message.model_dump_json(exclude_none=True)
+        if len(text.encode()) > self._max_bytes:
+            raise OperationError(errors.TOO_LARGE)
         async with self._turn:
             now = asyncio.get_running_loop().time()
             await asyncio.sleep(max(0.0, self._sent_up_to - now - LIMITS.burst / 2 / LIMITS.messages_per_s))
@@ -222,8 +223,7 @@ class Client:
                 ) as socket:
                     async with asyncio.timeout(LOGIN_S):
                         await self._log_in(socket)
-                    failures, self._socket = 0, socket
-                    self._changed.set()
+                    failures = 0
                     await self._listen(socket)
             except InvalidStatus as refused:
                 if refused.response.status_code in (401, 403, 404):
@@ -232,8 +232,6 @@ class Client:
                 self._heed(closed)
             except (OSError, InvalidHandshake, EOFError):
                 pass  # nobody there, too slow, or silent: TimeoutError is an OSError
-            finally:
-                self._lose()
             await asyncio.sleep(self._pause_s(failures))
             failures += 1
 
@@ -264,7 +262,7 @@ class Client:
         self._max_bytes = server.max_message_bytes
         refusal = OperationError(errors.LOGIN_REQUIRED)
         if self.token is not None:
-            await self._authenticate(socket, self.token)
+            await self._send(socket, accounts.Authenticate(type="auth", token=self.token))
             reply = await self._hear(socket)
             if reply["code"] == 0:
                 self._take_token(reply, accounts.AUTH.reply_type)
@@ -274,16 +272,12 @@ class Client:
             raise refusal
         # A code whose reply was lost leads to the same session when it comes again.
         self._code = self._code or await self._get_code()
-        await self._send(socket, accounts.LogIn(type="login", code=self._code).model_dump_json(exclude_none=True))
+        await self._send(socket, accounts.LogIn(type="login", code=self._code))
         reply = await self._hear(socket)
         self._code = None
         if reply["code"] != 0:
             raise self._refused(reply)
         self._take_token(reply, accounts.LOGIN.reply_type)
-
-    async def _authenticate(self, socket: ClientConnection, token: str) -> None:
-        message = accounts.Authenticate(type="auth", token=token)
-        await self._send(socket, message.model_dump_json(exclude_none=True))
 
     def _take_token(self, reply: Frame, type_: str) -> None:
         session = read_reply(reply, accounts.Authenticated, type_)
@@ -306,7 +300,7 @@ class Client:
         while True:
             if self.token is not None and asyncio.get_running_loop().time() > self._refresh_at:
                 self._refresh_at = math.inf
-                await self._authenticate(socket, self.token)
+                await self._send(socket, accounts.Authenticate(type="auth", token=self.token))
             try:
                 async with asyncio.timeout(self._heartbeat_s):
                     frame = json.loads(await socket.recv())
@@ -318,7 +312,7 @@ class Client:
                     raise
                 pinged = True
                 async with asyncio.timeout(self._heartbeat_s):
-                    await self._send(socket, '{"type":"ping"}')
+                    await self._send(socket, accounts.Ping(type="ping"))
                 continue
             pinged = False
             match frame:
@@ -334,17 +328,24 @@ class Client:
                     raise WrongReplyError(str(frame)[:200])
 
     async def _listen(self, socket: ClientConnection) -> None:
-        while True:
-            frame = await self._hear(socket)
-            # An answer's frames have the id of the question, also for who follows it under another.
-            named = self._inboxes.get(frame.get("request_id", "")) if "seq" in frame else None
-            inbox = named or self._inboxes.get(frame.get("id", ""))
-            if inbox is not None:
-                put(inbox, frame)
-            elif frame["type"] == "conversation_updated" and self._on_title is not None:
-                self._on_title(read_whole(frame, ConversationUpdated).data)
-            elif frame["type"] == "auth_response" and frame["code"] == 0:
-                self._take_token(frame, "auth_response")
+        self._socket = socket
+        self._changed.set()
+        try:
+            while True:
+                self._pass_on(await self._hear(socket))
+        finally:
+            self._lose()
+
+    def _pass_on(self, frame: Frame) -> None:
+        # An answer's frames have the id of the question, also for who follows it under another.
+        followed = self._inboxes.get(frame.get("request_id", "")) if "seq" in frame else None
+        inbox = followed or self._inboxes.get(frame.get("id", ""))
+        if inbox is not None:
+            put(inbox, frame)
+        elif frame["type"] == "conversation_updated" and self._on_title is not None:
+            self._on_title(read_whole(frame, ConversationUpdated).data)
+        elif frame["type"] == accounts.AUTH.reply_type and frame["code"] == 0:
+            self._take_token(frame, accounts.AUTH.reply_type)
 
 
 class Answer:

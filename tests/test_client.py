@@ -134,7 +134,8 @@ async def test_more_calls_than_a_connection_may_make_at_once_are_all_answered(no
     async with Hurried(node.url, code=new_code()).open() as client:
         found = await asyncio.gather(*(client.call(movies.MOVIES_BULK, FIND) for _ in range(50)))
     assert [one.items[0].tmdb_id for one in found] == [603] * 50
-    assert client.codes == 1
+    # None was refused, which would have cost the connection.
+    assert client.pauses == []
 
 
 async def test_an_answer_comes_as_typed_frames_and_its_text_grows_with_them(pair: Pair) -> None:
@@ -448,6 +449,20 @@ async def test_a_node_that_takes_no_more_sockets_says_when_it_will(scripted: Scr
     async with user_of(scripted).open() as client:
         await client.call(movies.MOVIES_BULK, FIND)
     assert 30 < client.pauses[0] <= 60
+
+
+async def test_a_node_that_does_not_greet_is_left(scripted: ScriptedNode) -> None:
+    async def greet(guest: Guest) -> None:
+        if guest.number == 0:
+            await guest.socket.wait_closed()
+        else:
+            await guest.say(CONNECTED)
+
+    scripted.greeting = greet
+    scripted.on["movies_bulk"] = lambda guest, message: guest.reply(message, NO_FILMS)
+    async with user_of(scripted, heartbeat_s=0.1).open() as client:
+        await client.call(movies.MOVIES_BULK, FIND)
+    assert scripted.connections == 2
 
 
 async def test_back_off_grows_while_nobody_listens_and_begins_anew_after_a_login(scripted: ScriptedNode) -> None:
