@@ -24,7 +24,7 @@ from tests.faults.proxy import Proxy
 from tests.node import TestNode, serving
 from tests.pairs import two_nodes
 from tests.parts import PARTS
-from tests.standins.llm import DONE, LLMStandIn, chunk, gated, says, sends, text
+from tests.standins.llm import DONE, LLMStandIn, chunk, fails, gated, says, sends, text
 from tests.standins.server import serve
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -157,6 +157,7 @@ async def browser(request: pytest.FixtureRequest, chromium: Browser, stage: Stag
 @contextlib.asynccontextmanager
 async def opened(browser: Browser, url: str, *, old: bool) -> AsyncIterator[Browser]:
     await browser.do("open", url=url, without=["fetch", "AbortController"] if old else [])
+    assert await browser.do("run", code="() => typeof window.fetch") == ("undefined" if old else "function")
     yield browser
     # What the page did wrong and nobody saw.
     assert await browser.do("close") == []
@@ -209,6 +210,36 @@ async def test_a_question_that_found_nobody_is_asked_once_when_somebody_is_there
     await browser.shows(".answer", "好")
     await browser.shows(".answer + .note", "由 AI 生成")
     assert len(stage.model.calls) == 1
+
+
+async def test_a_connection_that_stands_still_is_left_and_the_answer_goes_on(browser: Browser, stage: Stage) -> None:
+    plan, gates = gated("一", "二")
+    stage.model.queue(plan)
+    await browser.do("run", code="() => { CineWire.SILENCE_MS = 300; }")
+    await browser.ask("说慢一点")
+    gates[0].open()
+    await browser.shows(".answer", "一")
+    stage.proxy.stall()
+    await browser.shows(".answer + .note", "连接断了，正在接上……")
+    gates[1].open()
+    stage.proxy.flow()
+    await browser.shows(".answer", "一二")
+    await browser.shows(".answer + .note", "由 AI 生成")
+    assert len(stage.model.calls) == 1
+
+
+async def test_who_finds_nobody_for_long_is_told_and_may_ask_again(browser: Browser, stage: Stage) -> None:
+    await browser.do("run", code="() => { CineWire.ATTEMPTS = 1; }")
+    port, stage.proxy.target = stage.proxy.target, None
+    stage.proxy.cut_all()
+    await browser.ask("有人吗")
+    await browser.shows(".answer + .note.wrong", "连不上服务器，请检查网络后重试")
+    stage.proxy.target = port
+    stage.model.queue(fails(401), says("有"))
+    await browser.ask("现在呢")
+    await browser.shows(".answer + .note", "服务端的模型配置有误，请联系管理员")
+    await browser.ask("那现在呢")
+    await browser.shows(".answer", "有")
 
 
 async def test_a_page_that_is_loaded_anew_goes_on_with_the_answer(browser: Browser, stage: Stage) -> None:

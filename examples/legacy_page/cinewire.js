@@ -6,10 +6,6 @@
 
   var FIRST_WAIT_MS = 500;
   var LONGEST_WAIT_MS = 15000;
-  /* The server sends a comment every 15 s when it has nothing to say. */
-  var SILENCE_MS = 45000;
-  /* With the waits above, about five minutes: then the user is asked to look after the network. */
-  var ATTEMPTS = 24;
 
   /* Frames that are resumed have the names of the newer API. */
   var OLD_NAMES = { generate_start: 'start', chunk: 'token', complete: 'done', status: 'progress' };
@@ -147,6 +143,11 @@
     this.userId = userId;
   }
 
+  /* The server sends a comment every 15 s when it has nothing to say. */
+  CineWire.SILENCE_MS = 45000;
+  /* With the waits above, about five minutes: then the user is asked to look after the network. */
+  CineWire.ATTEMPTS = 24;
+
   /* GET without a body, POST with one; `done(error, data)`. */
   CineWire.prototype.call = function (path, body, done) {
     open(body ? 'POST' : 'GET', this.server + path, body, {
@@ -235,7 +236,7 @@
 
     function later(ms) {
       failures += 1;
-      if (failures > ATTEMPTS) {
+      if (failures > CineWire.ATTEMPTS) {
         finish('failed', { reason: 'unreachable', message: '连不上服务器，请检查网络后重试', retryable: true });
         return;
       }
@@ -280,7 +281,7 @@
         watch = setTimeout(function () {
           stop();
           ended(0, '');
-        }, SILENCE_MS);
+        }, CineWire.SILENCE_MS);
       }
       listen();
       if (requestId) {
