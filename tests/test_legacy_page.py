@@ -212,6 +212,27 @@ async def test_a_question_that_found_nobody_is_asked_once_when_somebody_is_there
     assert len(stage.model.calls) == 1
 
 
+LOSE_THE_FIRST_RESPONSE = """() => {
+  const fetch = window.fetch;
+  window.fetch = (url, options) => fetch(url, options).then((response) => {
+    if (!url.endsWith('/chat/stream')) { return response; }
+    window.fetch = fetch;
+    throw new TypeError('lost');
+  });
+}"""
+
+
+async def test_a_question_whose_acceptance_was_lost_is_sent_again_as_the_same(chromium: Browser, stage: Stage) -> None:
+    async with opened(chromium, stage.urls["file"], old=False) as browser:
+        await browser.do("run", code=LOSE_THE_FIRST_RESPONSE)
+        stage.model.queue(says("只说", "一次"))
+        await browser.ask("问题")
+        await browser.shows(".answer", "只说一次")
+        await browser.shows(".answer + .note", "由 AI 生成")
+        assert await browser.do("run", code="() => window.fetch.name") == "fetch"
+    assert len(stage.model.calls) == 1
+
+
 async def test_a_connection_that_stands_still_is_left_and_the_answer_goes_on(browser: Browser, stage: Stage) -> None:
     plan, gates = gated("一", "二")
     stage.model.queue(plan)
