@@ -18,6 +18,7 @@ import random
 import secrets
 import sys
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -348,27 +349,20 @@ class Client:
             self._take_token(frame, accounts.AUTH.reply_type)
 
 
+@dataclass(slots=True, eq=False, repr=False)
 class Answer:
     """An answer: iterate over it for its frames, of which a Complete is the last. `text` is what to show of it by now.
 
     Raises the OperationError that the run ended with, else as `Client.call`; it has no timeout but its caller's.
     """
 
-    def __init__(
-        self,
-        client: Client,
-        asked: StreamingRequest | None,
-        accepted_type: str,
-        request_id: str | None = None,
-        seq: int = 0,
-    ) -> None:
-        self.request_id = request_id
-        self.accepted: ChatAccepted | None = None
-        self.seq = seq
-        self.text = ""
-        self._client = client
-        self._asked = asked
-        self._accepted_type = accepted_type
+    client: Client
+    asked: StreamingRequest | None
+    accepted_type: str
+    request_id: str | None = None
+    seq: int = 0
+    accepted: ChatAccepted | None = None
+    text: str = ""
 
     async def whole(self) -> Complete:
         """Its end, for who does not watch it being made."""
@@ -379,7 +373,7 @@ class Answer:
         while True:
             again_after_s = 0.0
             message, names = self._message()
-            async with self._client.exchange(message, *names) as inbox:
+            async with self.client.exchange(message, *names) as inbox:
                 # Before the reply come the frames of having followed it before, which come again after it.
                 while (frame := await inbox.get()) is not None and "seq" in frame:
                     pass
@@ -397,8 +391,8 @@ class Answer:
 
     def _message(self) -> tuple[Request, Sequence[str]]:
         """The question until it was accepted, then a wish for the rest of its answer."""
-        if self.request_id is None and self._asked is not None:
-            return self._asked, ()
+        if self.request_id is None and self.asked is not None:
+            return self.asked, ()
         request_id = str(self.request_id)
         resume = chat.ResumeRun(type="resume", id=new_id(), request_id=request_id, after_seq=self.seq)
         return resume, (request_id,)
@@ -406,11 +400,15 @@ class Answer:
     def _begin(self, reply: Frame, inbox: Inbox) -> None:
         """Take the reply. When the frames are gone, what was stored comes as they would."""
         if self.request_id is None:
-            self.accepted = read_reply(reply, ChatAccepted, self._accepted_type)
+            self.accepted = read_reply(reply, ChatAccepted, self.accepted_type)
             self.request_id = self.accepted.request_id
             return
         resumed = read_reply(reply, chat.Resumed, chat.RESUME.accepted_type)
         if resumed.recovered:
+            if not resumed.running and self.seq >= resumed.last_seq:
+                # All of it was had: its end comes once more.
+                self.seq = resumed.last_seq - 1
+                put(inbox, None)
             return
         if resumed.message is None:
             raise OperationError(errors.RUN_LOST)

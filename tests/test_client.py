@@ -153,6 +153,14 @@ async def test_an_answer_comes_as_typed_frames_and_its_text_grows_with_them(pair
     assert asked.accepted.request_id == asked.request_id
 
 
+async def test_an_answer_that_was_had_ends_again_when_it_is_asked_for_again(pair: Pair) -> None:
+    async with Hurried(pair.one.url, code=new_code()).open() as client, asyncio.timeout(PATIENCE_S):
+        asked = client.ask("问题")
+        end = await asked.whole()
+        assert [frame async for frame in asked] == [end]
+        assert asked.text == end.answer
+
+
 async def test_an_answer_can_be_cancelled_by_the_id_of_its_question(pair: Pair) -> None:
     plan, gates = gated("一", "二")
     pair.model.queue(plan)
