@@ -314,10 +314,17 @@ class CancelAccepted(Noun):
 
 
 class StreamQuery(Body, strict=False):
-    """`GET /api/v1/streams/{request_id}`."""
+    """`GET /api/v1/streams/{request_id}`. A guest says the `user_id` that it asked with."""
 
     request_id: RequestId
     after_seq: Annotated[int, Field(ge=0, le=2_147_483_647)] = 0
+    user_id: GuestName | None = None
+
+    def message(self) -> dict[str, object]:
+        return self.model_dump(exclude={"user_id"})
+
+    def guest(self) -> GuestClaim | None:
+        return GuestClaim("mp", self.user_id) if self.user_id else None
 
 
 class ReadHistory(Request):
@@ -366,10 +373,12 @@ class ConversationChatBody(Body):
 
 
 class MiniProgramChatBody(Body):
-    """`POST /api/v1/mp/chat/stream`: who asks and in which of its sessions stands in the body."""
+    """`POST /api/v1/mp/chat/stream`: who asks and in which of its sessions stands in the body.
 
-    SURFACE: ClassVar[Literal["mp", "web"]] = "mp"
+    `id` makes it safe to send again, as in a `chat`.
+    """
 
+    id: MessageId | None = None
     # `message` is the wire's name, and the base has a method of that name.
     text: Annotated[Query, Field(alias="message")]
     user_id: GuestName
@@ -387,16 +396,15 @@ class MiniProgramChatBody(Body):
             "watchlist_auto_capture": self.watchlist_auto_capture,
             "stream": True,
         }
-        return wish if self.kb_prefix is None else wish | {"kb_prefix": self.kb_prefix}
+        named = {"id": self.id, "kb_prefix": self.kb_prefix}
+        return wish | {name: value for name, value in named.items() if value is not None}
 
     def guest(self) -> GuestClaim:
-        return GuestClaim(self.SURFACE, self.user_id, self.session_id)
+        return GuestClaim("mp", self.user_id, self.session_id)
 
 
 class WebChatBody(MiniProgramChatBody):
-    """`POST /api/v1/chat/stream`: the same for older web pages."""
-
-    SURFACE: ClassVar[Literal["mp", "web"]] = "web"
+    """`POST /api/v1/chat/stream`: the same for older web pages. A `user_id` is the same guest here and there."""
 
 
 operations = OperationTable()

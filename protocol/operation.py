@@ -134,7 +134,7 @@ class Body(BaseModel):
 class GuestClaim:
     """An unproven identity. `surface` keeps apart equal names from different APIs; `session` names a conversation."""
 
-    surface: Literal["mp", "web", "openid", "header"]
+    surface: Literal["mp", "openid", "header"]
     name: str = field(repr=False)
     session: str = field(default="", repr=False)
 

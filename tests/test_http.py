@@ -194,6 +194,29 @@ async def test_each_session_of_a_guest_is_a_conversation_of_its_own(http: httpx.
     assert await conversation("a") == await conversation("a") != await conversation("b")
 
 
+@pytest.mark.parametrize("path", ["/api/v1/chat/stream", "/api/v1/mp/chat/stream"])
+async def test_a_guests_answer_is_asked_for_again_and_resumed_and_listed(http: httpx.AsyncClient, path: str) -> None:
+    guest = {"user_id": uuid.uuid4().hex}
+    streams = []
+    for _ in range(2):
+        body = {**guest, "message": "推荐三部诺兰导演的电影", "session_id": "s", "id": "q1"}
+        async with http.stream("POST", path, json=body) as response:
+            streams.append([frame async for frame in events(response)])
+    first, again = streams
+    assert again == first
+    request_id = first[0]["content"]["request_id"]
+    resume = f"/api/v1/streams/{request_id}"
+    async with http.stream("GET", resume, params={**guest, "after_seq": 1}) as response:
+        rest = [frame async for frame in events(response)]
+    assert [frame["seq"] for frame in rest[1:]] == [frame["seq"] for frame in first[2:]]
+    assert rest[-1]["answer"] == first[-1]["answer"]
+    for stranger in ({}, {"user_id": uuid.uuid4().hex}):
+        refused = await http.get(resume, params=stranger)
+        assert (refused.status_code, refused.json()["error"]["reason"]) == (404, "run_not_found")
+    listed = (await http.get("/api/v1/conversations", params=guest)).json()["items"]
+    assert [item["id"] for item in listed] == [first[0]["content"]["conversation_id"]]
+
+
 async def test_guests_can_be_switched_off(services: Services, data_dir: Path) -> None:
     async with (
         serving(services, data_dir, allow_guests=False) as closed,
@@ -275,7 +298,11 @@ async def test_only_listed_origins_may_read_answers(services: Services, data_dir
         serving(services, data_dir, cors_origins=["https://app.example.com"]) as node,
         httpx.AsyncClient(base_url=node.url, trust_env=False) as http,
     ):
-        for origin, allowed in (("https://app.example.com", "https://app.example.com"), ("https://evil.example", None)):
+        for origin, allowed in (
+            ("https://app.example.com", "https://app.example.com"),
+            ("https://evil.example", None),
+            ("null", None),
+        ):
             response = await http.get("/health", headers={"Origin": origin})
             assert response.headers.get("access-control-allow-origin") == allowed
         preflight = await http.options(
@@ -287,3 +314,9 @@ async def test_only_listed_origins_may_read_answers(services: Services, data_dir
             },
         )
         assert preflight.status_code == 200
+    async with (
+        serving(services, data_dir, cors_origins=["null"]) as node,
+        httpx.AsyncClient(base_url=node.url, trust_env=False) as http,
+    ):
+        response = await http.get("/health", headers={"Origin": "null"})
+        assert response.headers["access-control-allow-origin"] == "null"

@@ -122,7 +122,7 @@ async def test_a_real_answers_events_are_what_the_document_says(http: httpx.Asyn
         ]
         body = {
             "message": "想看《盗梦空间》，推荐三部诺兰导演的电影",
-            "user_id": "u-doc",
+            "user_id": f"u-doc of {path}",
             "session_id": path,
             "debug": True,
         }

@@ -142,6 +142,8 @@ class Settings(BaseSettings):
     def _origins(cls, origins: list[str]) -> list[str]:
         for origin in origins:
             parts = urlsplit(origin)
+            if origin == "null":  # what browsers say of pages that were opened as files
+                continue
             if parts.scheme not in ("http", "https") or not parts.netloc or parts.path or parts.query:
                 raise ValueError(
                     f"{origin!r} is no origin; write scheme://host[:port], for example https://example.com"

@@ -85,6 +85,10 @@ class Fleet:
     def urls(self) -> list[str]:
         return [proxy.url for proxy in self.proxies]
 
+    @property
+    def socket_urls(self) -> list[str]:
+        return [url.replace("http://", "ws://") + "/wechat/ws" for url in self.urls]
+
     async def start_node(self) -> NodeProcess:
         self.started += 1
         return await NodeProcess.start(self.settings, self.folder / f"node{self.started}")

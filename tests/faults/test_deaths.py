@@ -16,6 +16,7 @@ from typing import Any, Literal
 import asyncpg
 import pytest
 
+from examples import client as example
 from tests.clients import new_code, socket_client
 from tests.faults.answer import Answer
 from tests.faults.client import Client, Counts
@@ -283,6 +284,10 @@ async def test_an_answer_can_be_cancelled_while_its_node_is_frozen(ground: Groun
     assert (await ground.model.calls())[asked] <= 2
 
 
+async def a_code() -> str:
+    return new_code()
+
+
 async def test_a_deploy_of_all_nodes_costs_nobody_a_frame(ground: Ground, table: Table) -> None:
     started = time.monotonic()
     asking, deployed = Crowd(Counts(), []), asyncio.Event()
@@ -296,8 +301,17 @@ async def test_a_deploy_of_all_nodes_costs_nobody_a_frame(ground: Ground, table:
                 asking.questions.append(query)
                 asking.answers.append(await client.ask(query))
 
+    async def ask_as_the_example_does() -> None:
+        async with example.Client(nodes.socket_urls, get_code=a_code).open() as client:
+            while not deployed.is_set():
+                query = question(f"例-{asking.counts.answers}", deltas=SHORT_DELTAS, per_s=PER_S)
+                asking.questions.append(query)
+                assert (await client.ask(query).whole()).answer == text_for(query)
+                asking.counts.answers += 1
+
     async with three(ground, rate_limit_chats_per_min="1000") as nodes:
         async with asyncio.timeout(PATIENCE_S), asyncio.TaskGroup() as clients:
+            clients.create_task(ask_as_the_example_does())
             for number in range(CLIENTS):
                 clients.create_task(ask_again_and_again(number))
             while asking.counts.frames < 10 * CLIENTS:
