@@ -10,7 +10,7 @@ import pytest
 from jsonschema import Draft7Validator
 from websockets.asyncio.client import connect
 
-from protocol.errors import CLOSE_CODES
+from protocol.errors import CLOSE_CODES, ERRORS
 from protocol.operation import StreamingOperation
 from protocol.operations import OPERATIONS
 from protocol.unasked import UNASKED
@@ -18,6 +18,7 @@ from tests.clients import PATIENCE_S, SocketClient, socket_client
 from tests.node import TestNode
 from tests.schemas import problems
 from wsserver.contract.asyncapi import SOCKETS, asyncapi
+from wsserver.contract.meanings import MEANINGS, MissingMeaningError, meaning
 
 DOCUMENT = asyncapi(OPERATIONS)
 MESSAGES = DOCUMENT["components"]["messages"]
@@ -80,6 +81,23 @@ def test_every_close_code_says_what_to_do() -> None:
     for channel in DOCUMENT["channels"].values():
         assert {each["code"] for each in channel["x-close-codes"]} == set(CLOSE_CODES)
         assert all(each["do"] for each in channel["x-close-codes"])
+
+
+def test_every_field_says_what_it_means_and_every_error_what_to_do() -> None:
+    for name, schema in DOCUMENT["components"]["schemas"].items():
+        for field, described in schema.get("properties", {}).items():
+            assert described.get("description") or "$ref" in described, f"{name}.{field}"
+    assert {each["reason"] for each in DOCUMENT["x-errors"]} == set(ERRORS)
+    assert all(each["do"] for each in DOCUMENT["x-errors"])
+
+
+def test_no_meaning_is_of_a_field_that_there_is_not() -> None:
+    schemas = DOCUMENT["components"]["schemas"]
+    fields = {field for schema in schemas.values() for field in schema.get("properties", {})}
+    fields |= {f"{name}.{field}" for name, schema in schemas.items() for field in schema.get("properties", {})}
+    assert set(MEANINGS) <= fields
+    with pytest.raises(MissingMeaningError, match=r"SendChat\.colour has no meaning"):
+        meaning("SendChat", "colour")
 
 
 async def lived(client: SocketClient, url: str) -> dict[str, object]:
