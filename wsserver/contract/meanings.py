@@ -151,7 +151,7 @@ _CHATS = {
     "parent_id": Said("The message that it follows; null for a first one", "它接在哪条消息之后；第一条是 null"),
     "chosen": Said("Whether it is on the branch that is shown", "是否在当前显示的分支上"),
     "siblings": Said("Those that follow the same message, itself among them", "接在同一条消息之后的各条，包括它自己"),
-    "after_seq": Said("The last `seq` that you have", "你收到的最后一个 `seq`"),
+    "after_seq": Said("The last `seq` that you have", "您收到的最后一个 `seq`"),
     "recovered": Said("Whether the frames can still be had", "各帧是否还能取到"),
     "last_seq": Said("The newest frame's `seq`", "最新一帧的 `seq`"),
     "running": Said("Whether the answer is still being made", "回答是否还在生成"),
@@ -220,6 +220,7 @@ _WATCHLIST = {
     "item": Said("The film as it is in the list now", "影片现在在片单里的样子"),
     "removed": Said("False when it was not there", "原本就不在时是 false"),
     "capture_id": Said("What one chat noted; `watchlist_undo` takes it", "一次聊天所记的内容；`watchlist_undo` 用它"),
+    "WatchlistCaptured.items": Said("The films that were noted", "记下的影片"),
     "previous_state": Said(
         "What it was before; null when it was not in the list", "之前的状态；原本不在片单里时是 null"
     ),
