@@ -100,24 +100,6 @@ def test_no_meaning_is_of_a_field_that_there_is_not() -> None:
         meaning("SendChat", "colour")
 
 
-async def lived(client: SocketClient, url: str) -> dict[str, object]:
-    """Names of things that exist, by the fields in which messages name them."""
-    async with httpx.AsyncClient(base_url=url, trust_env=False, timeout=PATIENCE_S) as http:
-        answered = await http.post("/wechat/chat", json={"query": "你好"})
-    question = {"type": "chat", "query": "想看《盗梦空间》", "id": "before", "watchlist_auto_capture": True}
-    frames = await client.stream(question)
-    captured = next(frame for frame in frames if frame["type"] == "watchlist")
-    return {
-        "request_id": frames[0]["data"]["request_id"],
-        "conversation_id": frames[0]["data"]["conversation_id"],
-        "message_id": frames[-1]["message_id"],
-        "capture_id": captured["content"]["capture_id"],
-        "token": client.token,
-        "secret": answered.json()["data"]["guest_secret"],
-        "after_seq": 0,
-    }
-
-
 @pytest.mark.parametrize("name", OPERATIONS)
 async def test_example_requests_are_answered_as_the_document_says(node: TestNode, name: str) -> None:
     described = DOCUMENT["operations"][name]
@@ -125,8 +107,6 @@ async def test_example_requests_are_answered_as_the_document_says(node: TestNode
     answers = {"anyOf": [named(reference)["payload"] for reference in described["reply"]["messages"]]}
     async with socket_client(node.url) as client:
         await client.login()
-        exists = await lived(client, node.url)
-        request = {key: exists.get(key, value) for key, value in example["payload"].items()}
         await client.send(request)
         operation = OPERATIONS[name]
         last = {operation.reply_type, operation.error_type, "error"}

@@ -1,0 +1,95 @@
+"""Examples out of the documents and the READMEs, made ready to be sent: what they name is made first."""
+
+import re
+import shlex
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from tests.clients import PATIENCE_S, SocketClient
+
+ROOT = Path(__file__).resolve().parent.parent
+PROSE = sorted((*ROOT.glob("README*.md"), *ROOT.glob("docs/clients*.md")))
+BASE_URL = "http://127.0.0.1:8000"
+"""Where the READMEs' server is."""
+
+_FENCED = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+
+
+async def lived(client: SocketClient, url: str) -> dict[str, object]:
+    """Names of things that exist, by the fields in which messages name them."""
+    async with httpx.AsyncClient(base_url=url, trust_env=False, timeout=PATIENCE_S) as http:
+        answered = await http.post("/wechat/chat", json={"query": "你好"})
+    question = {"type": "chat", "query": "想看《盗梦空间》", "id": "before", "watchlist_auto_capture": True}
+    frames = await client.stream(question)
+    captured = next(frame for frame in frames if frame["type"] == "watchlist")
+    return {
+        "request_id": frames[0]["data"]["request_id"],
+        "conversation_id": frames[0]["data"]["conversation_id"],
+        "message_id": frames[-1]["message_id"],
+        "capture_id": captured["content"]["capture_id"],
+        "token": client.token,
+        "secret": answered.json()["data"]["guest_secret"],
+        "after_seq": 0,
+    }
+
+
+def made_real(message: Mapping[str, Any], exists: Mapping[str, object]) -> dict[str, Any]:
+    """The message, naming what exists."""
+    return {key: exists.get(key, value) for key, value in message.items()}
+
+
+def fenced(path: Path, language: str) -> Iterator[str]:
+    """The blocks of a Markdown file in this language."""
+    for found in _FENCED.finditer(path.read_text("utf-8")):
+        if found[1] == language:
+            yield found[2]
+
+
+def talks(path: Path) -> list[list[tuple[str, str]]]:
+    """What goes over a socket in a Markdown file: blocks of `> ` for the client's and `< ` for the server's lines."""
+    blocks = fenced(path, "text")
+    found = [[(line[0], line[2:]) for line in block.splitlines() if line[:2] in ("> ", "< ")] for block in blocks]
+    return [lines for lines in found if lines]
+
+
+@dataclass(frozen=True, slots=True)
+class Curl:
+    """A request as a command line of curl makes it."""
+
+    line: str
+    method: str
+    path: str
+    headers: dict[str, str] = field(default_factory=dict)
+    body: str | None = None
+
+
+def curls(path: Path) -> list[Curl]:
+    """The command lines of curl in a Markdown file. Raises ValueError for an option that is not known here."""
+    lines = (line for block in fenced(path, "bash") for line in block.replace("\\\n", " ").splitlines())
+    return [_curl(line) for line in lines if line.startswith("curl ")]
+
+
+def _curl(line: str) -> Curl:
+    words = iter(shlex.split(line, comments=True)[1:])
+    method, url, body = "", "", None
+    headers: dict[str, str] = {}
+    for word in words:
+        match word:
+            case "-N" | "-s" | "-sN" | "--no-buffer":
+                pass
+            case "-X":
+                method = next(words)
+            case "-H":
+                name, _, value = next(words).partition(":")
+                headers[name] = value.strip()
+            case "-d":
+                body = next(words)
+            case _ if word.startswith(BASE_URL):
+                url = word.removeprefix(BASE_URL)
+            case _:
+                raise ValueError(f"{word} in {line}")
+    return Curl(line, method or ("GET" if body is None else "POST"), url, headers, body)
