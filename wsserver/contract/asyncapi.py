@@ -40,10 +40,7 @@ operations over HTTP are in [/openapi.json](/openapi.json).
 
 
 def asyncapi(operations: Mapping[str, AnyOperation]) -> Json:
-    """The document.
-
-    Raises MissingExampleError for a declaration without an example, MissingMeaningError for a field without a meaning.
-    """
+    """The document. Raises MissingExampleError for a declaration without an example."""
     schemas = Schemas(operations)
     messages = _Messages(schemas)
     exchanges = {name: messages.exchange(operation) for name, operation in operations.items()}
@@ -144,7 +141,9 @@ def _explained(schemas: Json) -> Json:
         else schema
         | {
             "properties": {
-                field: one if "$ref" in one else {"description": meaning(name, field).en, **one}
+                field: one
+                if "$ref" in one or (said := meaning(name, field)) is None
+                else {"description": said.en, **one}
                 for field, one in schema["properties"].items()
             }
         }

@@ -148,7 +148,8 @@ class _Page:
             if row.default is not None:
                 value = json_line(row.default)
                 type_ = joined((type_, tag("span", words.default, " ", value, class_="default")))
-            cells.append((name, type_, prose(self._said(meaning(row.owner, row.name)))))
+            means = meaning(row.owner, row.name)
+            cells.append((name, type_, prose(self._said(means)) if means else ""))
         return table((words.field, words.type_, words.meaning), cells, "fields")
 
     def _rows(self, schema_name: str, without: tuple[str, ...] = ()) -> list[tuple[str, FieldRow]]:

@@ -142,6 +142,7 @@ EN = Words(
     closes_about="Why the server closes a socket, and what your client does then.",
     domains={
         "accounts": "Login",
+        "guests": "Guests",
         "chat": "Chat",
         "branches": "Branches",
         "conversations": "Conversations",
@@ -244,6 +245,7 @@ ZH = Words(
     closes_about="服务器为何关闭连接，以及您的客户端随后该做什么。",
     domains={
         "accounts": "登录",
+        "guests": "访客",
         "chat": "聊天",
         "branches": "分支",
         "conversations": "会话",
