@@ -2,8 +2,8 @@
 
 import re
 import shlex
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,8 @@ PROSE = sorted((*ROOT.glob("README*.md"), *ROOT.glob("docs/clients*.md")))
 BASE_URL = "http://127.0.0.1:8000"
 """Where the READMEs' server is."""
 
+_SHORTENED = re.compile(r"[0-9a-f]{4}…")
+_NAMED = re.compile(r'"(\w+)":"([0-9a-f]{4}…)"')
 _FENCED = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 
@@ -37,9 +39,33 @@ async def lived(client: SocketClient, url: str) -> dict[str, object]:
     }
 
 
-def made_real(message: Mapping[str, Any], exists: Mapping[str, object]) -> dict[str, Any]:
-    """The message, naming what exists."""
-    return {key: exists.get(key, value) for key, value in message.items()}
+def made_real(
+    message: Mapping[str, Any], exists: Mapping[str, object], names: dict[str, object] | None = None
+) -> dict[str, Any]:
+    """The message, naming what exists. With `names`, only what is shortened, like `768e…`, stands for something."""
+    if names is None:
+        return {key: exists.get(key, value) for key, value in message.items()}
+    return {
+        key: names.setdefault(value, exists[key]) if isinstance(value, str) and _SHORTENED.fullmatch(value) else value
+        for key, value in message.items()
+    }
+
+
+def learn(names: dict[str, object], line: str, frames: Sequence[object]) -> None:
+    """What the shortened names in a line of an answer stand for, from the answer that came."""
+    for key, name in _NAMED.findall(line):
+        for found in (value for frame in frames for value in _values(frame, key)):
+            names.setdefault(name, found)
+
+
+def _values(value: object, key: str) -> Iterator[object]:
+    if isinstance(value, dict):
+        if key in value:
+            yield value[key]
+        value = list(value.values())
+    if isinstance(value, list):
+        for one in value:
+            yield from _values(one, key)
 
 
 def fenced(path: Path, language: str) -> Iterator[str]:
@@ -50,36 +76,42 @@ def fenced(path: Path, language: str) -> Iterator[str]:
 
 
 def talks(path: Path) -> list[list[tuple[str, str]]]:
-    """What goes over a socket in a Markdown file: blocks of `> ` for the client's and `< ` for the server's lines."""
-    blocks = fenced(path, "text")
-    found = [[(line[0], line[2:]) for line in block.splitlines() if line[:2] in ("> ", "< ")] for block in blocks]
-    return [lines for lines in found if lines]
+    """What goes over a socket in a Markdown file: `>` and `<` with a message of the client and frames of the server.
+
+    A talk begins with what the client sends, or with the first frame of a socket.
+    """
+    texts = fenced(path, "text")
+    blocks = ([(line[0], line[2:]) for line in text.splitlines() if line[:2] in ("> ", "< ")] for text in texts)
+    return [lines for lines in blocks if any(side == ">" for side, _ in lines)]
 
 
 @dataclass(frozen=True, slots=True)
 class Curl:
-    """A request as a command line of curl makes it."""
+    """A request as a command line of curl makes it. `note` is the comment behind it: some of the answer."""
 
     line: str
     method: str
     path: str
-    headers: dict[str, str] = field(default_factory=dict)
-    body: str | None = None
+    headers: dict[str, str]
+    body: str | None
+    note: str
 
 
-def curls(path: Path) -> list[Curl]:
-    """The command lines of curl in a Markdown file. Raises ValueError for an option that is not known here."""
-    lines = (line for block in fenced(path, "bash") for line in block.replace("\\\n", " ").splitlines())
-    return [_curl(line) for line in lines if line.startswith("curl ")]
+def curls(path: Path) -> list[list[Curl]]:
+    """The blocks of command lines of curl in a Markdown file. Raises ValueError for an option that is unknown here."""
+    blocks = (block.replace("\\\n", " ").splitlines() for block in fenced(path, "bash"))
+    found = [[_curl(line) for line in lines if line.startswith("curl ")] for lines in blocks]
+    return [lines for lines in found if lines]
 
 
 def _curl(line: str) -> Curl:
-    words = iter(shlex.split(line, comments=True)[1:])
+    said, _, note = line.partition("  # ")
+    words = iter(shlex.split(said)[1:])
     method, url, body = "", "", None
     headers: dict[str, str] = {}
     for word in words:
         match word:
-            case "-N" | "-s" | "-sN" | "--no-buffer":
+            case "-N" | "-s" | "-sN":
                 pass
             case "-X":
                 method = next(words)
@@ -92,4 +124,4 @@ def _curl(line: str) -> Curl:
                 url = word.removeprefix(BASE_URL)
             case _:
                 raise ValueError(f"{word} in {line}")
-    return Curl(line, method or ("GET" if body is None else "POST"), url, headers, body)
+    return Curl(line, method or ("GET" if body is None else "POST"), url, headers, body, note)

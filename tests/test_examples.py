@@ -10,8 +10,8 @@ import httpx
 import pytest
 
 from protocol.operations import OPERATIONS
-from tests.clients import PATIENCE_S, events, new_code, socket_client
-from tests.examples import PROSE, ROOT, Curl, curls, lived, made_real, talks
+from tests.clients import PATIENCE_S, Frame, events, new_code, socket_client
+from tests.examples import PROSE, ROOT, Curl, curls, learn, lived, made_real, talks
 from tests.node import TestNode
 from tests.schemas import examples_of, operations_of, problems
 from wsserver.contract.openapi import openapi
@@ -57,54 +57,70 @@ def all_keys(frame: object) -> set[str]:
     return set()
 
 
-def type_of(line: str) -> str:
-    found = re.match(r'{"type":"(\w+)"', line)
-    assert found, line
-    return found[1]
-
-
 def test_what_is_written_for_developers_has_examples() -> None:
     for path in PROSE:
         assert talks(path), path.name
         assert curls(path), path.name
 
 
+FRAME = re.compile(r'{"type":"(\w+)".*?(?= < |$)')
+"""A frame in a line, in which … stands for what is left out."""
+
+
 @pytest.mark.parametrize("talk", TALKS)
 async def test_a_talk_of_the_readmes_goes_as_they_say(node: TestNode, talk: list[tuple[str, str]]) -> None:
-    exists: dict[str, Any] = {}
+    names: dict[str, object] = {}
     async with asyncio.timeout(PATIENCE_S), socket_client(node.url) as client:
-        # `socket_client` has had its first frame.
-        for side, line in talk[1:] if type_of(talk[0][1]) == "connected" else talk:
+        if talk[0][0] == "<":
+            # `socket_client` has had its first frame.
+            assert talk.pop(0)[1].startswith('{"type":"connected"')
+            exists: dict[str, object] = {}
+        else:
+            await client.login()
+            exists = await lived(client, node.url)
+        for side, line in talk:
             if side == ">":
-                message = made_real(json.loads(line), exists)
-                if message["type"] == "login":
-                    message["code"] = new_code()
-                await client.send(message)
+                message, _ = json.JSONDecoder().raw_decode(line)
+                await client.send(made_real(message, exists, names) | logs_in(message))
                 continue
-            frame = await client.receive()
-            # Of what comes many times the READMEs show one, and leave out what need not come.
-            while frame["type"] != type_of(line) and frame["type"] in ("chunk", "recommendations"):
+            for said in FRAME.finditer(line):
                 frame = await client.receive()
-            assert (frame["type"], frame.get("code", 0)) == (type_of(line), 0), frame
-            assert keys_of(line) <= all_keys(frame), line
-            exists |= frame["data"] if isinstance(frame.get("data"), dict) else {}
+                # Of what comes many times the READMEs show one, and leave out what need not come.
+                while frame["type"] != said[1] and frame["type"] in ("chunk", "recommendations"):
+                    frame = await client.receive()
+                assert (frame["type"], frame.get("code", 0)) == (said[1], 0), frame
+                assert keys_of(said[0]) <= all_keys(frame), said[0]
+                learn(names, said[0], [frame])
+
+
+def logs_in(message: Frame) -> Frame:
+    """Each test is somebody else."""
+    return {"code": new_code()} if message["type"] == "login" else {}
 
 
 # ---- curl ----
 
 
-@pytest.mark.parametrize("curl", COMMANDS)
-async def test_a_command_line_of_the_readmes_is_answered(http: httpx.AsyncClient, node: TestNode, curl: Curl) -> None:
+@pytest.mark.parametrize("block", COMMANDS)
+async def test_command_lines_of_the_readmes_are_answered(
+    http: httpx.AsyncClient, node: TestNode, block: list[Curl]
+) -> None:
+    names: dict[str, object] = {}
     async with socket_client(node.url) as client:
         await client.login()
         exists = await lived(client, node.url)
-    headers = {name: value.replace("$TOKEN", client.token) for name, value in curl.headers.items()}
-    path = re.sub(r"\$([A-Z_]+)", lambda found: str(exists[found[1].lower()]), curl.path)
-    body = None if curl.body is None else json.dumps(made_real(json.loads(curl.body), exists)).encode()
-    # What curl says of a body by itself is not what the server takes.
-    assert body is None or "Content-Type" in headers, curl.line
-    for frame in await answered(http, curl.method, path, headers=headers, content=body):
-        assert not isinstance(frame, dict) or frame.get("code", 0) == 0, frame
+    for curl in block:
+        headers = {name: value.replace("$TOKEN", client.token) for name, value in curl.headers.items()}
+        path = re.sub(r"[0-9a-f]{4}…", lambda found: str(names[found[0]]), curl.path)
+        path = re.sub(r"\$([A-Z_]+)", lambda found: str(exists[found[1].lower()]), path)
+        content = None if curl.body is None else json.dumps(made_real(json.loads(curl.body), exists, names)).encode()
+        # What curl says of a body by itself is not what the server takes.
+        assert content is None or "Content-Type" in headers, curl.line
+        frames = await answered(http, curl.method, path, headers=headers, content=content)
+        for frame in frames:
+            assert not isinstance(frame, dict) or frame.get("code", 0) == 0, frame
+        assert {key for key in keys_of(curl.note) if key != "id"} <= all_keys(frames), curl.line
+        learn(names, curl.note, frames)
 
 
 async def answered(http: httpx.AsyncClient, method: str, path: str, **request: Any) -> list[Any]:
