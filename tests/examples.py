@@ -45,10 +45,15 @@ def made_real(
     """The message, naming what exists. With `names`, only what is shortened, like `768e…`, stands for something."""
     if names is None:
         return {key: exists.get(key, value) for key, value in message.items()}
-    return {
-        key: names.setdefault(value, exists[key]) if isinstance(value, str) and _SHORTENED.fullmatch(value) else value
-        for key, value in message.items()
-    }
+    return {key: _real(key, value, exists, names) for key, value in message.items()}
+
+
+def _real(key: str, value: object, exists: Mapping[str, object], names: dict[str, object]) -> object:
+    if not isinstance(value, str) or not _SHORTENED.fullmatch(value):
+        return value
+    if value not in names:
+        names[value] = exists[key]
+    return names[value]
 
 
 def learn(names: dict[str, object], line: str, frames: Sequence[object]) -> None:

@@ -86,7 +86,7 @@ async def test_a_talk_of_the_readmes_goes_as_they_say(node: TestNode, talk: list
             for said in FRAME.finditer(line):
                 frame = await client.receive()
                 # Of what comes many times the READMEs show one, and leave out what need not come.
-                while frame["type"] != said[1] and frame["type"] in ("chunk", "recommendations"):
+                while frame["type"] != said[1] and frame["type"] in ("chunk", "recommendations", "watchlist"):
                     frame = await client.receive()
                 assert (frame["type"], frame.get("code", 0)) == (said[1], 0), frame
                 assert keys_of(said[0]) <= all_keys(frame), said[0]
