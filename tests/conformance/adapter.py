@@ -41,5 +41,5 @@ class Adapter(Protocol):
     def open(self, url: str) -> contextlib.AbstractAsyncContextManager[Device]:
         """A new client that connects to `ws://…` and stays until the block ends.
 
-        In a hurry: it must speak or leave after a second of silence at most.
+        In a hurry: it speaks or leaves after two seconds of silence at most.
         """

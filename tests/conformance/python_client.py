@@ -11,7 +11,7 @@ from tests.conformance.adapter import ANSWER, Shown
 from tests.faults.answer import Answer, BrokenPromiseError, Frame
 from tests.faults.client import HURRY, Client, Counts
 
-SILENCE_S = 0.6
+SILENCE_S = 1.5
 """It pings after a third of it. Long enough for a machine that is busy with other tests."""
 
 

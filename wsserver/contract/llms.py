@@ -20,6 +20,7 @@ RULES = """\
 3. Within {login_s} s send `{{"type":"login","code":"<code from wx.login>"}}`; a development server takes any code. Keep
    `data.token` of the `login_response`. On later connections send `{{"type":"auth","token":"…"}}` instead, and keep the
    new token. If that is refused with `code` 401, forget the token and log in. A token never goes into the address.
+   Until then only `ping`, `login` and `auth` are taken.
 4. `code` 0 in a reply means success, anything else is an error. A failed login has the type of its own reply.
 5. Give each message an `id` of its own (1 to 64 characters, random). Every answer to it has the same `id`. Replies come
    in any order: match by `id`, never by order.

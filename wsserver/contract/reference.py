@@ -105,7 +105,7 @@ class _Page:
         for domain, names in self._read.domains(words.domains).items():
             inner = tag("ul", *(tag("li", link(f"#{name}", code(name))) for name in names))
             groups.append(tag("li", link(f"#domain-{domain}", words.domains.get(domain, domain)), inner))
-        frames = tag("ul", *(tag("li", link(f"#frame-{name}", code(name))) for name in self._read.frames))
+        frames = tag("ul", *(tag("li", link(f"#frame-{name}", code(name))) for name in (*self._read.frames, "error")))
         groups.append(tag("li", link("#frames", words.frames), frames))
         said = tag("ul", *(tag("li", link(f"#frame-{name}", code(name))) for name in self._read.unasked))
         groups.append(tag("li", link("#unasked", words.unasked), said))
