@@ -151,5 +151,5 @@ class Silent(Phone):
 )
 async def test_a_client_that_breaks_a_rule_is_found_out(kind: type[Phone], rule: str) -> None:
     # Who keeps them needs less time than this.
-    patience_s = 2 * SILENCE_S + 1 if kind is Silent else 1.0
+    patience_s = 2 * SILENCE_S + 1 if kind is Silent else 2.0
     assert await played(RULES[rule], PythonAdapter(kind), patience_s=patience_s)

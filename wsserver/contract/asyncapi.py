@@ -134,21 +134,19 @@ class _Messages:
 
 
 def _explained(schemas: Json) -> Json:
-    """The schemas, each field of them with its meaning. Beside a reference nothing else may stand (AsyncAPI 3.0)."""
+    """The schemas, each field of them with its meaning."""
     return {
-        name: schema
-        if "properties" not in schema
+        name: schema | {"properties": {key: _with_meaning(name, key, one) for key, one in schema["properties"].items()}}
+        if "properties" in schema
         else schema
-        | {
-            "properties": {
-                field: one
-                if "$ref" in one or (said := meaning(name, field)) is None
-                else {"description": said.en, **one}
-                for field, one in schema["properties"].items()
-            }
-        }
         for name, schema in schemas.items()
     }
+
+
+def _with_meaning(model: str, field: str, schema: Json) -> Json:
+    said = meaning(model, field)
+    # Beside a reference nothing else may stand (AsyncAPI 3.0); what it refers to says what it is.
+    return schema if said is None or "$ref" in schema else {"description": said.en, **schema}
 
 
 def _message(type_: str, about: str, payload: Json, examples: Iterable[Json]) -> Json:

@@ -95,9 +95,9 @@ def _assets() -> dict[str, Asset]:
 def contract_routes() -> list[Route]:
     """The routes of the documents and of their pages."""
     return [
-        Route("/openapi.json", _document(lambda: openapi(OPERATIONS))),
-        Route("/asyncapi.json", _document(lambda: asyncapi(OPERATIONS))),
-        Route("/llms.txt", _llms),
+        Route("/openapi.json", _document(lambda: to_json(openapi(OPERATIONS)), "application/json")),
+        Route("/asyncapi.json", _document(lambda: to_json(asyncapi(OPERATIONS)), "application/json")),
+        Route("/llms.txt", _document(lambda: llms(OPERATIONS).encode(), "text/plain")),
         Route("/docs", _page(("swagger-ui.css", "page.css"), ("swagger-ui-bundle.js", "start-swagger.js"))),
         Route("/redoc", _page(("page.css",), ("redoc.standalone.js", "start-redoc.js"))),
         Route("/docs/ws", _reference),
@@ -105,41 +105,27 @@ def contract_routes() -> list[Route]:
     ]
 
 
-def _document(make: Callable[[], dict[str, Any]]) -> Callable[[HttpRequest], Any]:
+def _document(make: Callable[[], bytes], media_type: str) -> Callable[[HttpRequest], Any]:
     @cache
     def made() -> tuple[bytes, str]:
-        encoded = to_json(make())
-        return encoded, f'"{hashlib.sha256(encoded).hexdigest()[:16]}"'
+        encoded = make()
+        return encoded, _etag(encoded)
 
     async def show(http: HttpRequest) -> Response:
         # Made when first asked for, in a thread: it takes as long as fifty pings.
         encoded, etag = await asyncio.to_thread(made)
-        headers = {"ETag": etag, "Cache-Control": ASK_EACH_TIME}
+        headers = {"ETag": etag, "Cache-Control": ASK_EACH_TIME, "X-Content-Type-Options": "nosniff"}
         if _has(http, etag):
             return Response(status_code=304, headers=headers)
-        return Response(encoded, headers=headers, media_type="application/json")
+        return Response(encoded, headers=headers, media_type=media_type)
 
     return show
 
 
 @cache
-def _llms_text() -> tuple[bytes, str]:
-    encoded = llms(OPERATIONS).encode()
-    return encoded, f'"{hashlib.sha256(encoded).hexdigest()[:16]}"'
-
-
-async def _llms(http: HttpRequest) -> Response:
-    encoded, etag = await asyncio.to_thread(_llms_text)
-    headers = {"ETag": etag, "Cache-Control": ASK_EACH_TIME, "X-Content-Type-Options": "nosniff"}
-    if _has(http, etag):
-        return Response(status_code=304, headers=headers)
-    return Response(encoded, headers=headers, media_type="text/plain")
-
-
-@cache
 def _reference_page(language: Language) -> tuple[bytes, str]:
     encoded = reference(asyncapi(OPERATIONS), language, f"static/{_asset('reference.css').name}").encode()
-    return encoded, f'"{hashlib.sha256(encoded).hexdigest()[:16]}"'
+    return encoded, _etag(encoded)
 
 
 async def _reference(http: HttpRequest) -> Response:
@@ -195,6 +181,10 @@ async def _static(http: HttpRequest) -> Response:
     if _has(http, asset.etag):
         return Response(status_code=304, headers=headers)
     return FileResponse(asset.path, headers=headers, media_type=MEDIA_TYPES[asset.path.suffix])
+
+
+def _etag(encoded: bytes) -> str:
+    return f'"{hashlib.sha256(encoded).hexdigest()[:16]}"'
 
 
 def _has(http: HttpRequest, etag: str) -> bool:

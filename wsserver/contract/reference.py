@@ -173,7 +173,7 @@ class _Page:
         return self._table(rows)
 
     def _example(self, who: str, payload: Json) -> Markup:
-        return tag("figure", tag("figcaption", who), json_block(payload), class_=f"example {who and 'said'}")
+        return tag("figure", tag("figcaption", who), json_block(payload), class_="example")
 
     def _chips(self, reasons: list[str]) -> Markup:
         return joined((link(f"#error-{reason}", code(reason), class_="chip") for reason in reasons), " ")
