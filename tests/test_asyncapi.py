@@ -10,14 +10,16 @@ import pytest
 from jsonschema import Draft7Validator
 from websockets.asyncio.client import connect
 
-from protocol.errors import CLOSE_CODES
+from protocol.errors import CLOSE_CODES, ERRORS
 from protocol.operation import StreamingOperation
 from protocol.operations import OPERATIONS
 from protocol.unasked import UNASKED
 from tests.clients import PATIENCE_S, SocketClient, socket_client
+from tests.examples import lived, made_real
 from tests.node import TestNode
 from tests.schemas import problems
 from wsserver.contract.asyncapi import SOCKETS, asyncapi
+from wsserver.contract.meanings import MEANINGS, meaning
 
 DOCUMENT = asyncapi(OPERATIONS)
 MESSAGES = DOCUMENT["components"]["messages"]
@@ -82,22 +84,20 @@ def test_every_close_code_says_what_to_do() -> None:
         assert all(each["do"] for each in channel["x-close-codes"])
 
 
-async def lived(client: SocketClient, url: str) -> dict[str, object]:
-    """Names of things that exist, by the fields in which messages name them."""
-    async with httpx.AsyncClient(base_url=url, trust_env=False, timeout=PATIENCE_S) as http:
-        answered = await http.post("/wechat/chat", json={"query": "你好"})
-    question = {"type": "chat", "query": "想看《盗梦空间》", "id": "before", "watchlist_auto_capture": True}
-    frames = await client.stream(question)
-    captured = next(frame for frame in frames if frame["type"] == "watchlist")
-    return {
-        "request_id": frames[0]["data"]["request_id"],
-        "conversation_id": frames[0]["data"]["conversation_id"],
-        "message_id": frames[-1]["message_id"],
-        "capture_id": captured["content"]["capture_id"],
-        "token": client.token,
-        "secret": answered.json()["data"]["guest_secret"],
-        "after_seq": 0,
-    }
+def test_every_field_says_what_it_means_and_every_error_what_to_do() -> None:
+    for name, schema in DOCUMENT["components"]["schemas"].items():
+        for field, described in schema.get("properties", {}).items():
+            assert meaning(name, field), f"{name}.{field} has no meaning: add it to wsserver/contract/meanings.py"
+            assert described.get("description") or "$ref" in described
+    assert {each["reason"] for each in DOCUMENT["x-errors"]} == set(ERRORS)
+    assert all(each["do"] for each in DOCUMENT["x-errors"])
+
+
+def test_no_meaning_is_of_a_field_that_there_is_not() -> None:
+    schemas = DOCUMENT["components"]["schemas"]
+    fields = {field for schema in schemas.values() for field in schema.get("properties", {})}
+    fields |= {f"{name}.{field}" for name, schema in schemas.items() for field in schema.get("properties", {})}
+    assert set(MEANINGS) <= fields
 
 
 @pytest.mark.parametrize("name", OPERATIONS)
@@ -107,9 +107,7 @@ async def test_example_requests_are_answered_as_the_document_says(node: TestNode
     answers = {"anyOf": [named(reference)["payload"] for reference in described["reply"]["messages"]]}
     async with socket_client(node.url) as client:
         await client.login()
-        exists = await lived(client, node.url)
-        request = {key: exists.get(key, value) for key, value in example["payload"].items()}
-        await client.send(request)
+        await client.send(made_real(example["payload"], await lived(client, node.url)))
         operation = OPERATIONS[name]
         last = {operation.reply_type, operation.error_type, "error"}
         if isinstance(operation, StreamingOperation) and operation.example is not None and operation.example.follows:

@@ -29,7 +29,7 @@ def test_what_was_written_is_current_until_something_changes(
     folder = tmp_path / "documents"
     assert main([str(folder), "--check"]) == 1
     assert main([str(folder)]) == 0
-    assert {path.name for path in folder.iterdir()} == {"openapi.json", "asyncapi.json", "postman.json"}
+    assert {path.name for path in folder.iterdir()} == {"openapi.json", "asyncapi.json", "postman.json", "llms.txt"}
     assert main([str(folder), "--check"]) == 0
     capsys.readouterr()
     (folder / "openapi.json").write_text("{}")

@@ -89,6 +89,8 @@ class Answer:
             case "restart":
                 self.restarts += 1
                 self.text.clear()
+            case "retract":
+                self.text.clear()
             case "complete":
                 self._check_end(frame)
                 self.end = frame

@@ -122,6 +122,8 @@ class Client:
         self._receive_buffer_bytes = receive_buffer_bytes
         self._gate = gate
         self._logged_in = False
+        self.waits_s: list[float] = []
+        """How long it waited before each connection but the first."""
         self._retry_after_s = 0.0
         self._last_url = ""
         self._heard_at = 0.0
@@ -181,6 +183,7 @@ class Client:
             came_in = await self._connect_and_talk()
             wait_s = FIRST_WAIT_S if came_in else min(2 * wait_s, LONGEST_WAIT_S)
             pause_s, self._retry_after_s = max(wait_s * self._random.uniform(0.5, 1.0), self._retry_after_s), 0.0
+            self.waits_s.append(pause_s)
             await asyncio.sleep(pause_s)
 
     async def _connect_and_talk(self) -> bool:
@@ -329,7 +332,11 @@ class Client:
         elif type_ == "error":
             self._refused(frame)
         elif type_ not in ("pong", "conversation_updated"):
-            raise BrokenPromiseError(f"nobody asked for {frame}")
+            self._unknown(frame)
+
+    def _unknown(self, frame: Frame) -> None:
+        """Other clients ignore what they do not know; here it is a fault of the server."""
+        raise BrokenPromiseError(f"nobody asked for {frame}")
 
     def _take(self, frame: Frame) -> None:
         self.counts.frames += 1
@@ -352,9 +359,10 @@ class Client:
             waiting.set_result(None)
 
     def _refused(self, frame: Frame) -> None:
-        """Try again what may be tried again; anything else is not what a server says to a client that does right."""
+        """Try again what may be tried again."""
         if not frame.get("retryable"):
-            raise BrokenPromiseError(f"refused for good: {frame}")
+            self._refused_for_good(frame)
+            return
         self.counts.refusals[frame["reason"]] += 1
         wait_s = HURRY * (frame["retry_after_ms"] or 1000) / 1000
         answer = self._asked.pop(frame.get("id", ""), None)
@@ -365,6 +373,10 @@ class Client:
         again = asyncio.create_task(self._later(wait_s, answer, self.socket))
         self._again.add(again)
         again.add_done_callback(self._again.discard)
+
+    def _refused_for_good(self, frame: Frame) -> None:
+        """It is not what a server says to a client that does right."""
+        raise BrokenPromiseError(f"refused for good: {frame}")
 
     async def _later(self, wait_s: float, answer: Answer, socket: ClientConnection | None) -> None:
         await asyncio.sleep(wait_s)

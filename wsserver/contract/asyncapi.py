@@ -3,6 +3,7 @@
 An operation here is a message of the client with what answers it. HTTP is in `openapi.py`.
 """
 
+import inspect
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -10,6 +11,7 @@ from protocol.envelope import MAX_MESSAGE_BYTES
 from protocol.errors import CLOSE_CODES, ERRORS, ErrorKind
 from protocol.operation import Access, AnyOperation, Noun, StreamingOperation
 from protocol.unasked import UNASKED
+from wsserver.contract.advice import after_error
 from wsserver.contract.examples import (
     accepted_example,
     error_example,
@@ -18,6 +20,7 @@ from wsserver.contract.examples import (
     request_example,
 )
 from wsserver.contract.failures import SOCKET_ITSELF, socket_failures
+from wsserver.contract.meanings import meaning
 from wsserver.contract.openapi import VERSION, domain, reachable
 from wsserver.contract.schemas import ErrorFrame, Json, Schemas, is_only_followed, noun_type
 
@@ -65,9 +68,15 @@ def asyncapi(operations: Mapping[str, AnyOperation]) -> Json:
         },
         "channels": {channel: _channel(address, messages.made) for channel, address in SOCKETS.items()},
         "operations": described,
-        "components": {"messages": messages.made, "schemas": reachable(schemas.components, messages.made)},
+        "components": {"messages": messages.made, "schemas": _explained(reachable(schemas.components, messages.made))},
         "x-errors": [
-            {"reason": kind.reason, "code": kind.code, "message": kind.message, "retryable": kind.retryable}
+            {
+                "reason": kind.reason,
+                "code": kind.code,
+                "message": kind.message,
+                "retryable": kind.retryable,
+                "do": after_error(kind).en,
+            }
             for kind in ERRORS.values()
         ],
     }
@@ -124,6 +133,22 @@ class _Messages:
         return name
 
 
+def _explained(schemas: Json) -> Json:
+    """The schemas, each field of them with its meaning."""
+    return {
+        name: schema | {"properties": {key: _with_meaning(name, key, one) for key, one in schema["properties"].items()}}
+        if "properties" in schema
+        else schema
+        for name, schema in schemas.items()
+    }
+
+
+def _with_meaning(model: str, field: str, schema: Json) -> Json:
+    said = meaning(model, field)
+    # Beside a reference nothing else may stand (AsyncAPI 3.0); what it refers to says what it is.
+    return schema if said is None or "$ref" in schema else {"description": said.en, **schema}
+
+
 def _message(type_: str, about: str, payload: Json, examples: Iterable[Json]) -> Json:
     return {
         "name": type_,
@@ -158,7 +183,7 @@ def _channel(address: str, messages: Mapping[str, Json]) -> Json:
 
 def _receives(operation: AnyOperation, channel: str, request: str, answers: Iterable[str]) -> Json:
     login = "Also before login." if operation.access is Access.ANYONE else "After login."
-    about = " ".join(filter(None, (operation.request.__doc__, login)))
+    about = "\n\n".join(filter(None, (inspect.cleandoc(operation.request.__doc__ or ""), login)))
     return {
         "action": "receive",
         "title": operation.name,

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from protocol.operations import OPERATIONS
 from wsserver.contract.asyncapi import asyncapi
+from wsserver.contract.llms import llms
 from wsserver.contract.openapi import openapi
 from wsserver.contract.postman import postman
 
@@ -44,7 +45,8 @@ def texts() -> dict[str, str]:
     """The documents by the names of their files."""
     http = openapi(OPERATIONS)
     documents = {"openapi.json": http, "asyncapi.json": asyncapi(OPERATIONS), "postman.json": postman(http)}
-    return {name: json.dumps(document, ensure_ascii=False, indent=2) + "\n" for name, document in documents.items()}
+    written = {name: json.dumps(document, ensure_ascii=False, indent=2) + "\n" for name, document in documents.items()}
+    return written | {"llms.txt": llms(OPERATIONS)}
 
 
 def _say(text: str) -> None:

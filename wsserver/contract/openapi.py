@@ -38,8 +38,8 @@ VERSION = "1.0.0"
 EVENT_STREAM = "text/event-stream"
 
 ABOUT = """\
-The operations of CineWire over HTTP, for clients that cannot hold a socket. What goes over `/wechat/ws` and `/ws` is in
-[/asyncapi.json](/asyncapi.json).
+The operations of CineWire over HTTP, for clients that cannot hold a socket. What goes over `/wechat/ws` and `/ws` is at
+[/docs/ws](/docs/ws), and for programs in [/asyncapi.json](/asyncapi.json).
 
 A bearer token, as `login` gives it, says who calls. Without one the caller is a guest, named by the body or by
 `X-User-ID`, where the server allows guests. Errors carry a `reason` for programs; `retryable` and `retry_after_ms` say

@@ -1,11 +1,11 @@
-"""Serves the documents, and the two pages that show them. Every file that a page needs ships with the project.
+"""Serves the documents, and the pages that show them. Every file that a page needs ships with the project.
 
 The documents hold no secrets and are the same for everybody, in production too: whoever writes a client needs them.
 """
 
 import asyncio
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -19,7 +19,10 @@ from starlette.routing import Route
 
 from protocol.operations import OPERATIONS
 from wsserver.contract.asyncapi import asyncapi
+from wsserver.contract.llms import llms
 from wsserver.contract.openapi import openapi
+from wsserver.contract.reference import reference
+from wsserver.contract.reference_words import LANGUAGES, Language
 
 STATIC = Path(__file__).parent / "static"
 MEDIA_TYPES = {".js": "text/javascript; charset=utf-8", ".css": "text/css; charset=utf-8"}
@@ -39,6 +42,11 @@ POLICY = (
     " connect-src 'self'; worker-src blob:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 """Nothing from anywhere else, and nothing inline but two known styles; Redoc's search runs in a worker."""
+
+REFERENCE_POLICY = (
+    "default-src 'none'; style-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+"""The reference of the socket has a style sheet, and nothing that runs."""
 
 PAGE = """\
 <!doctype html>
@@ -87,29 +95,70 @@ def _assets() -> dict[str, Asset]:
 def contract_routes() -> list[Route]:
     """The routes of the documents and of their pages."""
     return [
-        Route("/openapi.json", _document(lambda: openapi(OPERATIONS))),
-        Route("/asyncapi.json", _document(lambda: asyncapi(OPERATIONS))),
+        Route("/openapi.json", _document(lambda: to_json(openapi(OPERATIONS)), "application/json")),
+        Route("/asyncapi.json", _document(lambda: to_json(asyncapi(OPERATIONS)), "application/json")),
+        Route("/llms.txt", _document(lambda: llms(OPERATIONS).encode(), "text/plain")),
         Route("/docs", _page(("swagger-ui.css", "page.css"), ("swagger-ui-bundle.js", "start-swagger.js"))),
         Route("/redoc", _page(("page.css",), ("redoc.standalone.js", "start-redoc.js"))),
+        Route("/docs/ws", _reference),
         Route("/docs/static/{name}", _static),
     ]
 
 
-def _document(make: Callable[[], dict[str, Any]]) -> Callable[[HttpRequest], Any]:
+def _document(make: Callable[[], bytes], media_type: str) -> Callable[[HttpRequest], Any]:
     @cache
     def made() -> tuple[bytes, str]:
-        encoded = to_json(make())
-        return encoded, f'"{hashlib.sha256(encoded).hexdigest()[:16]}"'
+        encoded = make()
+        return encoded, _etag(encoded)
 
     async def show(http: HttpRequest) -> Response:
         # Made when first asked for, in a thread: it takes as long as fifty pings.
         encoded, etag = await asyncio.to_thread(made)
-        headers = {"ETag": etag, "Cache-Control": ASK_EACH_TIME}
+        headers = {"ETag": etag, "Cache-Control": ASK_EACH_TIME, "X-Content-Type-Options": "nosniff"}
         if _has(http, etag):
             return Response(status_code=304, headers=headers)
-        return Response(encoded, headers=headers, media_type="application/json")
+        return Response(encoded, headers=headers, media_type=media_type)
 
     return show
+
+
+@cache
+def _reference_page(language: Language) -> tuple[bytes, str]:
+    encoded = reference(asyncapi(OPERATIONS), language, f"static/{_asset('reference.css').name}").encode()
+    return encoded, _etag(encoded)
+
+
+async def _reference(http: HttpRequest) -> Response:
+    encoded, etag = await asyncio.to_thread(_reference_page, _language(http))
+    headers = {**_page_headers(REFERENCE_POLICY), "ETag": etag, "Vary": "Accept-Language"}
+    if _has(http, etag):
+        return Response(status_code=304, headers=headers)
+    return Response(encoded, headers=headers, media_type="text/html")
+
+
+def _language(http: HttpRequest) -> Language:
+    """What the address asks for, else the first of the browser's languages that there is (RFC 9110 §12.5.4)."""
+    asked = [http.query_params.get("lang", "")]
+    weighted = [one.strip().partition(";q=") for one in http.headers.get("accept-language", "").split(",")]
+    asked += [name for name, _, _ in sorted(weighted, key=lambda one: -_weight(one[2]))]
+    found = (name[:2].lower() for name in asked)
+    return next((words.language for name in found if (words := LANGUAGES.get(name)) is not None), "en")
+
+
+def _weight(said: str) -> float:
+    try:
+        return float(said or 1)
+    except ValueError:
+        return 0.0
+
+
+def _page_headers(policy: str) -> Mapping[str, str]:
+    return {
+        "Content-Security-Policy": policy,
+        "Cache-Control": ASK_EACH_TIME,
+        "X-Content-Type-Options": "nosniff",
+        "Referrer-Policy": "no-referrer",
+    }
 
 
 def _page(styles: tuple[str, ...], scripts: tuple[str, ...]) -> Callable[[HttpRequest], Any]:
@@ -119,13 +168,7 @@ def _page(styles: tuple[str, ...], scripts: tuple[str, ...]) -> Callable[[HttpRe
             styles="\n".join(f'<link rel="stylesheet" href="{assets[file]}">' for file in styles),
             scripts="\n".join(f'<script src="{assets[file]}"></script>' for file in scripts),
         )
-        headers = {
-            "Content-Security-Policy": POLICY,
-            "Cache-Control": ASK_EACH_TIME,
-            "X-Content-Type-Options": "nosniff",
-            "Referrer-Policy": "no-referrer",
-        }
-        return Response(page, headers=headers, media_type="text/html")
+        return Response(page, headers=_page_headers(POLICY), media_type="text/html")
 
     return show
 
@@ -138,6 +181,10 @@ async def _static(http: HttpRequest) -> Response:
     if _has(http, asset.etag):
         return Response(status_code=304, headers=headers)
     return FileResponse(asset.path, headers=headers, media_type=MEDIA_TYPES[asset.path.suffix])
+
+
+def _etag(encoded: bytes) -> str:
+    return f'"{hashlib.sha256(encoded).hexdigest()[:16]}"'
 
 
 def _has(http: HttpRequest, etag: str) -> bool:
