@@ -28,7 +28,7 @@ from tests.databases import fresh_database
 from tests.faults.client import Client, Counts
 from tests.faults.model import ScriptedModel, question, scripted_model
 from tests.faults.nodes import Fleet, NodeProcess, fleet
-from tests.faults.processes import die_with_parent
+from tests.faults.processes import stop_with_parent
 from tests.parts import PARTS, RAN, REQUIRE_ALL
 from wsserver.settings import Settings
 from wsserver.workers import STOP_MARGIN_S
@@ -127,7 +127,7 @@ async def running_nginx(program: str, folder: Path, port: int) -> AsyncIterator[
     command = (program, "-p", str(folder), "-c", str(folder / "nginx.conf"), "-g", "daemon off;")
     with (folder / "errors").open("ab") as errors:
         process = await asyncio.create_subprocess_exec(
-            *command, stderr=errors, stdin=asyncio.subprocess.DEVNULL, preexec_fn=die_with_parent, **user
+            *command, stderr=errors, stdin=asyncio.subprocess.DEVNULL, preexec_fn=stop_with_parent, **user
         )
     try:
         async with asyncio.timeout(PATIENCE_S):

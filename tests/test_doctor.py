@@ -17,6 +17,7 @@ from storage.embedded import Services
 from storage.schema import KNOWN_REVISIONS, migrate
 from tests.databases import fresh_database
 from tests.node import TestNode, settings_for_tests
+from tests.standins.otlp import OtlpStandIn
 from tests.standins.server import serve
 from tests.standins.tmdb import TmdbStandIn
 from tests.standins.wechat import WeChatStandIn
@@ -154,10 +155,15 @@ async def test_the_embedded_services_of_a_running_server_are_looked_at(services:
 async def test_vendors_that_take_our_credentials_are_well_and_nothing_is_spent(
     services: Services, model_url: str
 ) -> None:
-    wechat, tmdb = WeChatStandIn(), TmdbStandIn()
-    async with serve(wechat.app) as wechat_url, serve(tmdb.app) as tmdb_url:
+    wechat, tmdb, receiver = WeChatStandIn(), TmdbStandIn(), OtlpStandIn()
+    async with (
+        serve(wechat.app) as wechat_url,
+        serve(tmdb.app) as tmdb_url,
+        serve(receiver.app) as receiver_url,
+    ):
         found = await look_at_vendors(
             settings(
+                otel_exporter_otlp_endpoint=receiver_url,
                 llm_base_url=[f"{model_url}/v1"],
                 llm_model=["qwen3:8b"],
                 llm_api_key=["key"],
@@ -174,6 +180,7 @@ async def test_vendors_that_take_our_credentials_are_well_and_nothing_is_spent(
     assert set(tmdb.calls) == {"/3/authentication"}
     assert len(wechat.calls) == 1
     assert wechat.checks == []
+    assert receiver.spans == []
 
 
 async def test_vendors_that_refuse_us_fail_with_what_to_do_and_without_the_secret(model_url: str) -> None:
@@ -193,8 +200,9 @@ async def test_vendors_that_refuse_us_fail_with_what_to_do_and_without_the_secre
             ),
             None,
         )
-    assert set(statuses(found).values()) == {"fail"}, found
-    assert all(finding.do for finding in found)
+    refused = [finding for finding in found if finding.what != "traces"]
+    assert set(statuses(refused).values()) == {"fail"}, found
+    assert all(finding.do for finding in refused)
     assert "hush" not in repr(found)
 
 
@@ -206,6 +214,7 @@ async def test_vendors_that_are_away_fail(services: Services) -> None:
             wechat_appid="wx1",
             wechat_app_secret="s",
             wechat_api_base=NOWHERE,
+            otel_exporter_otlp_endpoint=NOWHERE,
         ),
         services,
     )
@@ -214,6 +223,7 @@ async def test_vendors_that_are_away_fail(services: Services) -> None:
         "WeChat login": "fail",
         "TMDB": "ok",
         "WeChat content checks": "ok",
+        "traces": "warn",
     }
 
 

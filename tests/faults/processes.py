@@ -26,6 +26,11 @@ def die_with_parent() -> None:
     _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
+def stop_with_parent() -> None:
+    """The same for a program that has processes of its own, and ends them when it is told to end."""
+    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
 class PythonProcess:
     """A running program that says lines on its standard output."""
 

@@ -7,6 +7,7 @@ cannot exist: it looks at appid, secret and our address first.
 import asyncio
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
+from importlib.util import find_spec
 
 import httpx
 
@@ -20,6 +21,7 @@ from wsserver.film_parts import has_tmdb, tmdb_of
 from wsserver.settings import Settings
 from wsserver.tasks import Tasks
 from wsserver.telemetry import CallEnded
+from wsserver.tracing import HOW_TO_INSTALL
 from wsserver.vendors.llm import ModelServer
 from wsserver.vendors.tmdb import TmdbError, TmdbRefusedError
 from wsserver.vendors.wechat import WeChat
@@ -45,6 +47,7 @@ async def look_at_vendors(settings: Settings, services: Services | None) -> Sequ
             _wechat(settings, client),
             _tmdb(settings, redis, client),
             _safety(settings, redis, client),
+            _traces(settings, client),
         )
     return [finding for each in found for finding in each]
 
@@ -153,6 +156,24 @@ async def _tmdb(settings: Settings, redis: Redis, client: httpx.AsyncClient) -> 
         do = "Where api.themoviedb.org cannot be reached set TMDB_API_BASE=https://api.tmdb.org"
         return [fail(what, f"does not answer: {error.outcome}", do)]
     return [ok(what, "takes the credential")]
+
+
+async def _traces(settings: Settings, client: httpx.AsyncClient) -> Sequence[Finding]:
+    what, endpoint = "traces", settings.otel_exporter_otlp_endpoint
+    if endpoint is None:
+        return [ok(what, "off")]
+    if find_spec("opentelemetry") is None:
+        return [fail(what, "the packages are not here, and the server does not start", HOW_TO_INSTALL)]
+    do = "Nobody waits for it and nothing breaks; spans are lost. Is the collector's OTLP/HTTP receiver on (port 4318)?"
+    try:
+        # No bytes are a whole message without spans.
+        headers = {"content-type": "application/x-protobuf"}
+        response = await client.post(f"{endpoint}/v1/traces", content=b"", headers=headers)
+    except httpx.HTTPError as error:
+        return [warn(what, f"the receiver does not answer: {type(error).__name__}", do)]
+    if response.status_code != 200:
+        return [warn(what, f"the receiver answers with status {response.status_code}", do)]
+    return [ok(what, "the receiver takes them")]
 
 
 def _uncounted(_vendor: str) -> CallEnded:
