@@ -1,0 +1,24 @@
+/** A button that copies a text and says that it did. */
+
+import { useState } from "preact/hooks";
+import { Icons } from "./icons";
+import { text } from "./preferences";
+
+const SAID_MS = 1500;
+
+export function Copy({ what, label, wide = false }: { what: () => string; label?: string; wide?: boolean }) {
+  const [done, setDone] = useState(false);
+  const words = text();
+  const name = done ? words.copied : (label ?? words.copy);
+  const copy = async (): Promise<void> => {
+    await navigator.clipboard.writeText(what());
+    setDone(true);
+    setTimeout(() => setDone(false), SAID_MS);
+  };
+  return (
+    <button type="button" class={wide ? "quiet" : "quiet only-icon"} title={name} aria-label={wide ? undefined : name} onClick={() => void copy()}>
+      {done ? <Icons.check /> : <Icons.copy />}
+      {wide && <span>{name}</span>}
+    </button>
+  );
+}

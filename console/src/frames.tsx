@@ -1,0 +1,106 @@
+/** Every frame both ways with its time and size; filtered, opened, copied. */
+
+import { memo } from "preact/compat";
+import { useEffect, useRef, useState } from "preact/hooks";
+import type { Client } from "./client";
+import { Copy } from "./copy";
+import { clock, size } from "./format";
+import { Icons } from "./icons";
+import { type Entry, type Filter, filtered, masked } from "./log";
+import { text } from "./preferences";
+import { useStore } from "./store";
+
+export function Frames({ client }: { client: Client }) {
+  const words = text();
+  const entries = useStore(client.log.entries);
+  const [filter, setFilter] = useState<Filter>({ words: "", direction: "all", heartbeat: false });
+  const [showsTokens, setShowsTokens] = useState(false);
+  const [follows, setFollows] = useState(true);
+  const list = useRef<HTMLOListElement>(null);
+  const shown = filtered(entries, filter);
+  useEffect(() => {
+    if (follows && list.current !== null) list.current.scrollTop = list.current.scrollHeight;
+  }, [entries, follows]);
+  const seen = (entry: Entry): string => (showsTokens ? entry.text : masked(entry.text));
+  return (
+    <section class="frames" aria-label={words.frames}>
+      <div class="tools">
+        <input type="search" aria-label={words.filter} placeholder={words.filterPlaceholder} value={filter.words} onInput={(event) => setFilter({ ...filter, words: event.currentTarget.value })} />
+        <div class="segmented" role="group" aria-label={words.filter}>
+          {(["all", "in", "out"] as const).map((direction) => (
+            <button type="button" key={direction} aria-pressed={filter.direction === direction} onClick={() => setFilter({ ...filter, direction })}>
+              {words.directions[direction]}
+            </button>
+          ))}
+        </div>
+        <Check label={words.heartbeat} on={filter.heartbeat} set={(heartbeat) => setFilter({ ...filter, heartbeat })} />
+        <Check label={words.tokens} on={showsTokens} set={setShowsTokens} />
+        <Check label={words.follow} on={follows} set={setFollows} />
+      </div>
+      <ol ref={list} tabIndex={0} aria-label={words.frames}>
+        {shown.map((entry) => (
+          <Row key={entry.number} entry={entry} seen={seen(entry)} language={words.title} />
+        ))}
+        {shown.length === 0 && <li class="empty dim">{words.noFrames}</li>}
+      </ol>
+      <div class="tools">
+        <span class="dim number" role="status">
+          {words.shown(shown.length, entries.length)}
+        </span>
+        <Copy wide label={words.copyAll} what={() => shown.map((entry) => `${clock(entry.at)} ${MARKS[entry.direction]} ${seen(entry)}`).join("\n")} />
+        <button type="button" class="quiet" onClick={() => client.log.clear()}>
+          {words.clear}
+        </button>
+      </div>
+    </section>
+  );
+}
+
+const MARKS = { in: "<", out: ">", event: "-" };
+
+function Check({ label, on, set }: { label: string; on: boolean; set: (on: boolean) => void }) {
+  return (
+    <label class="check">
+      <input type="checkbox" checked={on} onChange={(event) => set(event.currentTarget.checked)} /> {label}
+    </label>
+  );
+}
+
+/** `language` is there so that a row is made anew when that changes: everything else of a frame stays as it is. */
+const Row = memo(function Row({ entry, seen }: { entry: Entry; seen: string; language: string }) {
+  const words = text();
+  const [isOpen, setOpen] = useState(false);
+  const { frame, direction } = entry;
+  const kind = direction === "event" ? words.event : (frame?.type ?? "?");
+  const isError = frame?.type === "error" || (frame?.code !== undefined && frame.code !== 0 && frame.code !== 1012);
+  const Mark = direction === "in" ? Icons.down : direction === "out" ? Icons.up : Icons.dot;
+  return (
+    <li class={`frame ${direction}${isError ? " wrong" : ""}`}>
+      <button type="button" class="line" aria-expanded={isOpen} onClick={() => setOpen(!isOpen)}>
+        <span class="way">
+          <Mark />
+          <span class="unseen">{direction === "in" ? words.received : direction === "out" ? words.sent : words.event}</span>
+        </span>
+        <time class="number">{clock(entry.at)}</time>
+        <strong>{kind}</strong>
+        {frame?.seq !== undefined && <span class="seq number">{frame.seq}</span>}
+        <span class="peek">{seen}</span>
+        {direction !== "event" && <span class="bytes number">{size(entry.sizeBytes)}</span>}
+      </button>
+      {isOpen && (
+        <div class="opened">
+          <pre tabIndex={0}>{pretty(seen)}</pre>
+          <Copy what={() => seen} />
+        </div>
+      )}
+    </li>
+  );
+});
+
+function pretty(written: string): string {
+  try {
+    return JSON.stringify(JSON.parse(written), null, 2);
+  } catch {
+    return written;
+  }
+}
