@@ -83,7 +83,8 @@ function Course({ run }: { run: Run }) {
         {run.agrees !== null && (
           <span class={run.agrees ? "good" : "bad"} data-agrees={run.agrees}>
             {run.agrees ? words.agrees : words.disagrees}
-            {run.doubled === 0 ? `, ${words.notDoubled}` : `, ${words.doubled(run.doubled)}`}
+            {" · "}
+            {run.doubled === 0 ? words.notDoubled : words.doubled(run.doubled)}
           </span>
         )}
         {run.stages.length > 0 && (

@@ -65,6 +65,8 @@ function Ask({ onAsk }: { onAsk: (query: string, wish: Wish) => void }) {
   const words = text();
   const [query, setQuery] = useState("");
   const [wish, setWish] = useState(NOTHING);
+  const box = useRef<HTMLTextAreaElement>(null);
+  useEffect(() => box.current?.focus(), []);
   const submit = (event: Event): void => {
     event.preventDefault();
     if (query.trim() === "") return;
@@ -83,7 +85,7 @@ function Ask({ onAsk }: { onAsk: (query: string, wish: Wish) => void }) {
   return (
     <form class="ask" onSubmit={submit}>
       <div class="row">
-        <textarea id="query" rows={2} maxLength={8000} aria-label={words.ask} placeholder={words.askPlaceholder} aria-describedby="ask-hint" value={query} onInput={(event) => setQuery(event.currentTarget.value)} onKeyDown={typed} />
+        <textarea ref={box} id="query" rows={2} maxLength={8000} aria-label={words.ask} placeholder={words.askPlaceholder} aria-describedby="ask-hint" value={query} onInput={(event) => setQuery(event.currentTarget.value)} onKeyDown={typed} />
         <button type="submit" class="primary" disabled={query.trim() === ""}>
           <Icons.up />
           <span>{words.ask}</span>

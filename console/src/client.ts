@@ -14,6 +14,8 @@ import { type Frame, type LoggedIn, type Message, as } from "./wire";
 
 /** Longer than the server's own deadline for anything that is not streamed. */
 const ANSWER_WITHIN_MS = 20_000;
+/** A page that is drawn for each frame is behind them when they come in hundreds, as at a return. */
+const PACE_MS = 30;
 /** Answers that were being followed when the page was reloaded. */
 const UNFINISHED = "cinewire.unfinished";
 
@@ -35,7 +37,7 @@ export class Client {
   readonly account = new Store<Account | null>(null);
   /** Why nobody is logged in any more, or the last login failed. */
   readonly loginError = new Store<Frame | null>(null);
-  readonly runs = new Store<ReadonlyMap<string, Run>>(new Map());
+  readonly runs = new Store<ReadonlyMap<string, Run>>(new Map(), PACE_MS);
   readonly loggingIn = new Store(token() !== null);
   /** Called with each login: what was there before may be somebody else's. */
   onLogin: (account: Account, before: Account | null) => void = () => undefined;

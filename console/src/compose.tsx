@@ -5,7 +5,7 @@ import type { Client } from "./client";
 import { FieldAsked } from "./field";
 import { masked } from "./log";
 import { text } from "./preferences";
-import { type Sendable, make, sendables, typedOf } from "./schema";
+import { type Problem, type Sendable, make, sendables, typedOf } from "./schema";
 import { useStore } from "./store";
 import type { Json } from "./wire";
 
@@ -21,6 +21,7 @@ export function Compose({ client }: { client: Client }) {
   const [raw, setRawText] = useState("");
   const [sentId, setSentId] = useState<string | null>(null);
   const [said, setSaid] = useState("");
+  const [tried, setTried] = useState(false);
   if (all === null || all === "failed") return <section class="compose" aria-label={words.message}>{all === "failed" && <p class="bad">{words.documentFailed}</p>}</section>;
 
   const chosen = all.find((one) => one.type === type) ?? all[0];
@@ -29,6 +30,7 @@ export function Compose({ client }: { client: Client }) {
   const choose = (next: string): void => {
     setType(next);
     setTyped({});
+    setTried(false);
     setSaid("");
   };
   const fill = (): void => setTyped(Object.fromEntries(Object.entries(chosen.example).map(([name, value]) => [name, typedOf(value as Json)])));
@@ -38,13 +40,19 @@ export function Compose({ client }: { client: Client }) {
   };
   const send = (event: Event): void => {
     event.preventDefault();
+    if (!isRaw && (!onlyOne || Object.keys(problems).length > 0)) {
+      setTried(true);
+      document.getElementById(`field-${Object.keys(problems)[0] ?? chosen.oneOf[0]}`)?.focus();
+      return;
+    }
     const id = typed["id"] || `form-${Math.random().toString(36).slice(2, 8)}`;
     if (isRaw) setSentId(idIn(raw));
     else setSentId(id);
     const went = client.sendText(isRaw ? raw : JSON.stringify({ ...message, id }));
     setSaid(went ? "" : words.notConnected);
   };
-  const isFine = isRaw || (Object.keys(problems).length === 0 && onlyOne);
+  // What is still empty is wrong only when somebody wanted to send it.
+  const shown = (name: string): Problem | undefined => (tried || typed[name] ? problems[name] : undefined);
   return (
     <section class="compose" aria-label={words.message}>
       <p class="dim">{isRaw ? words.rawAbout : words.messageAbout}</p>
@@ -70,11 +78,11 @@ export function Compose({ client }: { client: Client }) {
               {chosen.beforeLogin && <span class="label">{words.anyone}</span>}
             </p>
             {chosen.about !== "" && <p class="dim small">{chosen.about}</p>}
-            {chosen.oneOf.length > 0 && <p class={onlyOne ? "dim small" : "bad small"}>{words.oneOf(chosen.oneOf.join(", "))}</p>}
+            {chosen.oneOf.length > 0 && <p class={onlyOne || !tried ? "dim small" : "bad small"}>{words.oneOf(chosen.oneOf.join(", "))}</p>}
             {chosen.fields
               .filter((field) => field.fixed === undefined)
               .map((field) => (
-                <FieldAsked key={`${chosen.type}.${field.name}`} field={field} value={typed[field.name] ?? ""} problem={problems[field.name]} onTyped={(value) => setTyped({ ...typed, [field.name]: value })} />
+                <FieldAsked key={`${chosen.type}.${field.name}`} field={field} value={typed[field.name] ?? ""} problem={shown(field.name)} onTyped={(value) => setTyped({ ...typed, [field.name]: value })} />
               ))}
             <div class="preview">
               <h3>{words.preview}</h3>
@@ -83,7 +91,7 @@ export function Compose({ client }: { client: Client }) {
           </>
         )}
         <div class="row">
-          <button type="submit" class="primary" disabled={!isFine}>
+          <button type="submit" class="primary">
             {words.send}
           </button>
           {!isRaw && (

@@ -49,7 +49,7 @@ function Card({ id, film }: { id: number; film: MovieCard | null | undefined }) 
   if (film === null)
     return (
       <div class="film">
-        <div class="poster drawn unknown" />
+        <div class="poster unknown" />
         <strong>{words.unknownFilm}</strong>
         <span class="dim number">{id}</span>
       </div>

@@ -9,6 +9,7 @@ import { Icons } from "./icons";
 import { type Entry, type Filter, filtered, masked } from "./log";
 import { text } from "./preferences";
 import { useStore } from "./store";
+import { frameOf } from "./wire";
 
 export function Frames({ client }: { client: Client }) {
   const words = text();
@@ -72,7 +73,7 @@ const Row = memo(function Row({ entry, seen }: { entry: Entry; seen: string; lan
   const [isOpen, setOpen] = useState(false);
   const { frame, direction } = entry;
   const kind = direction === "event" ? words.event : (frame?.type ?? "?");
-  const isError = frame?.type === "error" || (frame?.code !== undefined && frame.code !== 0 && frame.code !== 1012);
+  const isError = direction === "in" && (frame?.type === "error" || (frame?.code ?? 0) !== 0);
   const Mark = direction === "in" ? Icons.down : direction === "out" ? Icons.up : Icons.dot;
   return (
     <li class={`frame ${direction}${isError ? " wrong" : ""}`}>
@@ -84,7 +85,7 @@ const Row = memo(function Row({ entry, seen }: { entry: Entry; seen: string; lan
         <time class="number">{clock(entry.at)}</time>
         <strong>{kind}</strong>
         {frame?.seq !== undefined && <span class="seq number">{frame.seq}</span>}
-        <span class="peek">{seen}</span>
+        <span class="peek">{gist(seen)}</span>
         {direction !== "event" && <span class="bytes number">{size(entry.sizeBytes)}</span>}
       </button>
       {isOpen && (
@@ -96,6 +97,14 @@ const Row = memo(function Row({ entry, seen }: { entry: Entry; seen: string; lan
     </li>
   );
 });
+
+/** What is different from frame to frame, to read in passing. */
+function gist(written: string): string {
+  const said = frameOf(written);
+  if (said === null) return written;
+  const { type, seq, request_id, id, ...rest } = said;
+  return JSON.stringify(rest).slice(1, -1);
+}
 
 function pretty(written: string): string {
   try {

@@ -22,8 +22,8 @@ export function LinkBar({ client }: { client: Client }) {
         <strong role="status">{words.phases[link.phase]}</strong>
         {link.phase === "open" && link.server !== null && <code title="connection_id">{link.server.connection_id}</code>}
         {link.phase === "open" && link.roundTripMs !== null && (
-          <span class="dim">
-            {words.roundTrip} <span class="number">{span(link.roundTripMs)}</span>
+          <span class="dim" title={words.roundTrip}>
+            <span class="number">{span(link.roundTripMs)}</span>
           </span>
         )}
         {isAway && link.closed !== null && <span class="dim">{words.closedWith(link.closed.code, link.closed.reason)}</span>}
@@ -33,6 +33,10 @@ export function LinkBar({ client }: { client: Client }) {
       </div>
       {link.phase === "open" ? (
         <div class="row">
+          <button type="button" class="cut" title={words.cutTitle} onClick={() => client.cut(backAfter === null ? null : backAfter * 1000)}>
+            <Icons.cut />
+            <span>{words.cut}</span>
+          </button>
           <select aria-label={words.cutFor} value={String(backAfter)} onChange={(event) => setBackAfter(event.currentTarget.value === "null" ? null : Number(event.currentTarget.value))}>
             <option value="null">{words.byHand}</option>
             {RETURNS_S.map((seconds) => (
@@ -41,10 +45,6 @@ export function LinkBar({ client }: { client: Client }) {
               </option>
             ))}
           </select>
-          <button type="button" class="cut" onClick={() => client.cut(backAfter === null ? null : backAfter * 1000)}>
-            <Icons.cut />
-            <span>{words.cut}</span>
-          </button>
         </div>
       ) : (
         <button type="button" class="primary" disabled={link.phase === "opening"} onClick={() => client.connect()}>

@@ -6,6 +6,9 @@ import { type Frame, frameOf, sizeOf } from "./wire";
 /** Beyond this the oldest go: a browser shows so many rows without becoming slow. */
 const KEPT = 1000;
 
+/** Frames come in hundreds when an answer is resumed: the page is drawn for all of them together. */
+const PACE_MS = 30;
+
 export type Direction = "in" | "out" | "event";
 
 export interface Entry {
@@ -25,7 +28,7 @@ export interface Filter {
 }
 
 export class Log {
-  readonly entries = new Store<readonly Entry[]>([]);
+  readonly entries = new Store<readonly Entry[]>([], PACE_MS);
   private count = 0;
 
   add(direction: Direction, text: string, frame: Frame | null = frameOf(text)): void {

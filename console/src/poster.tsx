@@ -1,20 +1,30 @@
-/** A film's poster, or one that is drawn when there is none or it does not load: a scene that follows from the film's id. */
+/** A film's poster above one that is drawn, which is all there is where none loads: a scene that follows from the film's id. */
 
 import { useState } from "preact/hooks";
 import { text } from "./preferences";
 import type { MovieCard } from "./wire";
 
-/** Hues that go with both themes; white on each of their dark tones has a contrast of more than 7. */
-const HUES = [196, 224, 258, 312, 344, 14, 34, 92, 154, 176];
+/** Hues of night and of light that go together; white on each of the dark tones has a contrast of more than 7. */
+const PAIRS: [number, number][] = [
+  [196, 36],
+  [222, 28],
+  [256, 330],
+  [328, 26],
+  [352, 40],
+  [12, 44],
+  [28, 14],
+  [174, 46],
+  [208, 190],
+];
 
 export function Poster({ film }: { film: MovieCard }) {
   const [isBroken, setBroken] = useState(false);
-  if (film.poster_url !== null && !isBroken)
-    return <img class="poster" src={small(film.poster_url)} alt="" width="185" height="278" loading="lazy" decoding="async" referrerpolicy="no-referrer" onError={() => setBroken(true)} />;
+  const url = isBroken ? null : film.poster_url;
   return (
-    <div class="poster drawn" title={text().noPoster}>
+    <div class="poster" title={url === null ? text().noPoster : undefined}>
       <Scene id={film.tmdb_id} />
       <span aria-hidden="true">{film.title}</span>
+      {url !== null && <img src={small(url)} alt="" width="342" height="513" loading="lazy" decoding="async" referrerpolicy="no-referrer" onError={() => setBroken(true)} />}
     </div>
   );
 }
@@ -25,14 +35,13 @@ function small(url: string): string {
 }
 
 function Scene({ id }: { id: number }) {
-  const hue = HUES[id % HUES.length] ?? 196;
-  const other = HUES[(id * 7 + 3) % HUES.length] ?? 34;
-  const tone = (saturation: number, lightness: number, from = hue) => `hsl(${from} ${saturation}% ${lightness}%)`;
+  const [night, light] = PAIRS[id % PAIRS.length] ?? [196, 36];
+  const tone = (saturation: number, lightness: number, hue = night) => `hsl(${hue} ${saturation}% ${lightness}%)`;
   const shift = (id * 13) % 40;
   return (
     <svg viewBox="0 0 100 150" preserveAspectRatio="xMidYMid slice" aria-hidden="true">
-      <rect width="100" height="150" fill={tone(34, 16)} />
-      {drawn(Math.floor(id / 3) % 5, shift, tone(40, 30), tone(46, 42), tone(58, 62, other))}
+      <rect width="100" height="150" fill={tone(32, 17)} />
+      {drawn(Math.floor(id / 3) % 5, shift, tone(34, 27), tone(38, 38), tone(72, 68, light))}
       <rect y="92" width="100" height="58" fill={tone(40, 9)} opacity=".62" />
     </svg>
   );

@@ -4,18 +4,23 @@ import { span } from "./format";
 import { text } from "./preferences";
 import type { Absence, Run } from "./runs";
 
+const CELL_PX = 9;
+
 export function Ribbon({ run }: { run: Run }) {
   const words = text();
   const away = run.absences.at(-1);
   const isBehind = away !== undefined && away.backAt !== null && away.lastSeq > run.lastSeq;
   const length = Math.max(run.lastSeq, isBehind ? away.lastSeq : 0, 1);
   const replayed = run.stretches.filter((one) => one.way === "replayed").reduce((sum, one) => sum + one.to - one.from + 1, 0);
+  // A few frames do not fill the width: each has the same, as long as there is room.
+  const width = { width: `${length * CELL_PX}px` };
   const cuts = run.absences.filter((absence) => absence.afterSeq > 0);
   // With many frames a gap between all of them would leave nothing of them.
   const gap = length <= 90 ? 0.18 : 0;
   const cell = (seq: number, way: string) => <rect key={seq} class={way} x={seq - 1 + gap / 2} y="0" width={1 - gap} height="10" />;
   return (
     <div class="ribbon">
+      <div class="cells" style={width}>
       <svg viewBox={`0 0 ${length} 10`} preserveAspectRatio="none" role="img" aria-label={words.ribbon(run.lastSeq, replayed)}>
         <rect class="none" x="0" y="0" width={length} height="10" />
         {run.stretches.flatMap((one) =>
@@ -31,6 +36,7 @@ export function Ribbon({ run }: { run: Run }) {
           ))}
         </div>
       )}
+      </div>
       {replayed > 0 && (
         <p class="legend">
           <span class="key live">{words.live}</span>

@@ -4,8 +4,13 @@ import { useEffect, useState } from "preact/hooks";
 
 export class Store<T> {
   private followers = new Set<() => void>();
+  private telling: number | undefined;
 
-  constructor(private value: T) {}
+  /** With a pace its followers are told of what changed at most once in so many milliseconds. */
+  constructor(
+    private value: T,
+    private readonly paceMs = 0,
+  ) {}
 
   get(): T {
     return this.value;
@@ -13,11 +18,17 @@ export class Store<T> {
 
   set(value: T): void {
     this.value = value;
-    for (const follower of [...this.followers]) follower();
+    if (this.paceMs === 0) this.tell();
+    else this.telling ??= setTimeout(() => this.tell(), this.paceMs);
   }
 
   update(change: (value: T) => T): void {
     this.set(change(this.value));
+  }
+
+  private tell(): void {
+    this.telling = undefined;
+    for (const follower of [...this.followers]) follower();
   }
 
   follow(follower: () => void): () => void {
