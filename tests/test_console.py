@@ -33,7 +33,7 @@ BROWSERS = ("chromium", "chromium-browser", "google-chrome-stable", "google-chro
 INSTALL_S = 120.0
 BUILD_S = 30.0
 CHECKS_S = 90.0
-"""All checks take about half a minute on two cores; one that hangs gives up by itself after ten seconds."""
+"""All checks take about half a minute on two cores; one that hangs gives up by itself after fifteen seconds."""
 
 SENTENCES = (
     "anybody logs in with any code, and the same code is the same person",
@@ -168,7 +168,7 @@ async def test_in_the_console(told: dict[str, str], sentence: str) -> None:
 
 @pytest.mark.slow
 async def test_every_check_of_the_console_is_listed_here(told: dict[str, str]) -> None:
-    assert tuple(told) == SENTENCES
+    assert sorted(told) == sorted(SENTENCES)
 
 
 @pytest.mark.slow

@@ -7,6 +7,7 @@ import type { Conversation, Wish } from "./conversation";
 import { Icons } from "./icons";
 import { LinkBar } from "./linkbar";
 import { text } from "./preferences";
+import { useStick } from "./stick";
 import { useStore } from "./store";
 
 /** Nearer to the end than this, and the page stays at the end while an answer grows. */
@@ -19,13 +20,10 @@ export function Chat({ client, conversation }: { client: Client; conversation: C
   const runs = useStore(client.runs);
   const scroller = useRef<HTMLDivElement>(null);
   const stays = useRef(true);
-  useEffect(() => {
-    const box = scroller.current;
-    if (box !== null && stays.current) box.scrollTop = box.scrollHeight;
-  }, [turns, runs]);
+  useStick(scroller, () => stays.current, [turns, runs, useStore(conversation.films)]);
   const scrolled = (): void => {
     const box = scroller.current;
-    if (box !== null) stays.current = box.scrollHeight - box.scrollTop - box.clientHeight < NEAR_PX;
+    if (box !== null && box.clientHeight > 0) stays.current = box.scrollHeight - box.scrollTop - box.clientHeight < NEAR_PX;
   };
   const ask = (query: string, wish: Wish): void => {
     stays.current = true;

@@ -6,12 +6,23 @@ import { text } from "./preferences";
 
 const SAID_MS = 1500;
 
+/** Browsers have a clipboard only where they trust the address, which they do not when it is `http://192.168…`. */
+async function write(copied: string): Promise<void> {
+  if (isSecureContext) return navigator.clipboard.writeText(copied);
+  const area = document.createElement("textarea");
+  area.value = copied;
+  document.body.append(area);
+  area.select();
+  document.execCommand("copy");
+  area.remove();
+}
+
 export function Copy({ what, label, wide = false }: { what: () => string; label?: string; wide?: boolean }) {
   const [done, setDone] = useState(false);
   const words = text();
   const name = done ? words.copied : (label ?? words.copy);
   const copy = async (): Promise<void> => {
-    await navigator.clipboard.writeText(what());
+    await write(what());
     setDone(true);
     setTimeout(() => setDone(false), SAID_MS);
   };

@@ -1,13 +1,14 @@
 /** Every frame both ways with its time and size; filtered, opened, copied. */
 
 import { memo } from "preact/compat";
-import { useEffect, useRef, useState } from "preact/hooks";
+import { useRef, useState } from "preact/hooks";
 import type { Client } from "./client";
 import { Copy } from "./copy";
 import { clock, size } from "./format";
 import { Icons } from "./icons";
 import { type Entry, type Filter, filtered, masked } from "./log";
 import { text } from "./preferences";
+import { useStick } from "./stick";
 import { useStore } from "./store";
 import { frameOf } from "./wire";
 
@@ -19,9 +20,8 @@ export function Frames({ client }: { client: Client }) {
   const [follows, setFollows] = useState(true);
   const list = useRef<HTMLOListElement>(null);
   const shown = filtered(entries, filter);
-  useEffect(() => {
-    if (follows && list.current !== null) list.current.scrollTop = list.current.scrollHeight;
-  }, [entries, follows]);
+  useStick(list, () => follows, [entries, follows]);
+  const late = useLate(client);
   const seen = (entry: Entry): string => (showsTokens ? entry.text : masked(entry.text));
   return (
     <section class="frames" aria-label={words.frames}>
@@ -40,7 +40,7 @@ export function Frames({ client }: { client: Client }) {
       </div>
       <ol ref={list} tabIndex={0} aria-label={words.frames}>
         {shown.map((entry) => (
-          <Row key={entry.number} entry={entry} seen={seen(entry)} language={words.title} />
+          <Row key={entry.number} entry={entry} seen={seen(entry)} isLate={late(entry)} language={words.title} />
         ))}
         {shown.length === 0 && <li class="empty dim">{words.noFrames}</li>}
       </ol>
@@ -67,8 +67,19 @@ function Check({ label, on, set }: { label: string; on: boolean; set: (on: boole
   );
 }
 
+/** Tells whether a frame came late, after it had been missed. */
+function useLate(client: Client): (entry: Entry) => boolean {
+  const runs = useStore(client.runs);
+  const missed = new Map([...runs.values()].map((run) => [run.requestId, run.stretches.filter((one) => one.way === "replayed")]));
+  return ({ frame }) => {
+    const { request_id: requestId, seq } = frame ?? {};
+    if (requestId === undefined || seq === undefined) return false;
+    return missed.get(requestId)?.some((one) => one.from <= seq && seq <= one.to) ?? false;
+  };
+}
+
 /** `language` is there so that a row is made anew when that changes: everything else of a frame stays as it is. */
-const Row = memo(function Row({ entry, seen }: { entry: Entry; seen: string; language: string }) {
+const Row = memo(function Row({ entry, seen, isLate }: { entry: Entry; seen: string; isLate: boolean; language: string }) {
   const words = text();
   const [isOpen, setOpen] = useState(false);
   const { frame, direction } = entry;
@@ -84,7 +95,7 @@ const Row = memo(function Row({ entry, seen }: { entry: Entry; seen: string; lan
         </span>
         <time class="number">{clock(entry.at)}</time>
         <strong>{kind}</strong>
-        {frame?.seq !== undefined && <span class="seq number">{frame.seq}</span>}
+        {frame?.seq !== undefined && <span class={isLate ? "seq late number" : "seq number"} title={isLate ? words.replayed : undefined}>{frame.seq}</span>}
         <span class="peek">{gist(seen)}</span>
         {direction !== "event" && <span class="bytes number">{size(entry.sizeBytes)}</span>}
       </button>

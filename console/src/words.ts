@@ -135,8 +135,8 @@ const zh = {
   filter: "筛选",
   filterPlaceholder: "含有的文字，空格分开",
   directions: { all: "全部", in: "收到", out: "发出" },
-  heartbeat: "显示心跳",
-  tokens: "显示令牌",
+  heartbeat: "心跳",
+  tokens: "令牌",
   clear: "清空",
   copyAll: "复制筛选结果",
   shown: (shown: number, all: number) => `${shown} / ${all} 条`,
@@ -145,7 +145,7 @@ const zh = {
   event: "连接",
   bytes: "字节",
   noFrames: "没有符合的帧",
-  follow: "跟随最新",
+  follow: "跟随",
   refused: "请求被拒绝",
 };
 
@@ -294,7 +294,7 @@ const en: Words = {
   event: "Connection",
   bytes: "bytes",
   noFrames: "No frame is like that",
-  follow: "Follow the newest",
+  follow: "Follow",
   refused: "A request was refused",
 };
 

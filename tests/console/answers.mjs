@@ -48,8 +48,10 @@ export const checks = {
     assert.ok(lastBefore >= 1 && lastBefore < seqs.length);
     const said = await page.textContent(".absences");
     assert.match(said, new RegExp(`Cut off after seq ${lastBefore} `));
+    const late = await page.$$eval(".frame .late", (marks) => marks.map((mark) => Number(mark.textContent)));
     const replayed = Number(/missed (\d+) frames/.exec(said)[1]);
     assert.ok(replayed >= 1);
+    assert.deepEqual(late, Array.from({ length: replayed }, (_, at) => lastBefore + 1 + at));
     assert.match(said, new RegExp(`seq ${lastBefore + 1}–${lastBefore + replayed}, ${replayed} frames, replayed`));
     assert.equal(await page.getAttribute(".ribbon [role=img]", "aria-label"), `${seqs.length} frames, ${replayed} of them replayed`);
     await page.context().close();

@@ -1,4 +1,4 @@
-// Runs the checks one after another and writes a line of JSON for each: its name, and what was wrong, or null.
+// Runs the checks, two at a time, and writes a line of JSON for each: its name, and what was wrong, or null.
 
 import { checks as answers } from "./answers.mjs";
 import { checks as connection } from "./connection.mjs";
@@ -12,7 +12,16 @@ const only = process.argv[2];
 
 const world = await World.open({ films, model, director, chromium });
 try {
-  for (const [name, check] of Object.entries({ ...connection, ...answers, ...inspector, ...looks })) {
+  // The model answers one question at a time, everything else may go on beside that.
+  await Promise.all([each({ ...connection, ...answers }), each({ ...inspector, ...looks })]);
+  report("no page has anything to complain about on its console", world.complaints.length === 0 ? null : world.complaints.join("\n"), performance.now());
+  if (folder) await shoot(world, folder);
+} finally {
+  await world.close();
+}
+
+async function each(checks) {
+  for (const [name, check] of Object.entries(checks)) {
     if (only !== undefined && !name.includes(only)) continue;
     const begun = performance.now();
     const wrong = await check(world).then(
@@ -21,10 +30,6 @@ try {
     );
     report(name, wrong, begun);
   }
-  report("no page has anything to complain about on its console", world.complaints.length === 0 ? null : world.complaints.join("\n"), performance.now());
-  if (folder) await shoot(world, folder);
-} finally {
-  await world.close();
 }
 
 function report(name, wrong, begun) {

@@ -7,7 +7,7 @@ import { createRequire } from "node:module";
 const installed = createRequire(new URL("../../console/package.json", import.meta.url));
 const { chromium } = installed("playwright-core");
 
-export const PATIENCE_MS = 10_000;
+export const PATIENCE_MS = 15_000;
 const FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"];
 export const axeSource = fs.readFileSync(installed.resolve("axe-core/axe.min.js"), "utf8");
 
