@@ -40,6 +40,7 @@ export async function shoot(world, folder) {
       await page.addStyleTag({ url: "/fonts/index.css" });
       await converse(world, page, TOLD[locale]);
       if (picture.view !== null) await page.click(`.views [data-for=${picture.view}]`);
+      if (picture.name === "phone-light") await page.evaluate(() => document.querySelector(".films").scrollIntoView());
       if (picture.view === "message") await search(page, TOLD[locale].search);
       await page.mouse.move(0, 0);
       await page.evaluate(async () => {
