@@ -11,6 +11,7 @@ import shutil
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NoReturn
 
 import httpx
 import pytest
@@ -22,7 +23,7 @@ from starlette.routing import Route
 from storage.embedded import Services
 from tests.node import TestNode, serving
 from tests.parts import PARTS
-from tests.standins.llm import LLMStandIn, gated
+from tests.standins.llm import LLMStandIn, error, fails, gated
 from tests.standins.server import Gate, serve
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -47,6 +48,7 @@ SENTENCES = (
     "a question that was asked while away is asked on return",
     "an answer is stopped, and what there was of it stays",
     "a question is answered again, and either answer can be looked at",
+    "when no other answer comes, the first one is there again",
     "an answer is rated, with a comment",
     "the form has every message of the document, and each example of it is fine",
     "a message made by the form is sent when it keeps to the bounds, and its answer is shown",
@@ -72,13 +74,16 @@ class Director:
 
     @property
     def app(self) -> Starlette:
-        return Starlette(
-            routes=[Route("/plan", self.plan, methods=["POST"]), Route("/open", self.open, methods=["POST"])]
-        )
+        told = {"/plan": self.plan, "/open": self.open, "/fail": self.fail}
+        return Starlette(routes=[Route(path, act, methods=["POST"]) for path, act in told.items()])
 
     async def plan(self, http: Request) -> Response:
         plan, self.gates = gated(*await http.json())
         self.model.queue(plan)
+        return Response(status_code=204)
+
+    async def fail(self, _http: Request) -> Response:
+        self.model.queue(fails(400, error("invalid_parameter_error")))
         return Response(status_code=204)
 
     async def open(self, http: Request) -> Response:
@@ -106,9 +111,9 @@ async def run(*command: str, timeout_s: float, folder: Path = SOURCES, **environ
     return process.returncode or 0, written.decode()
 
 
-def missing(part: str, reason: str) -> None:
+def missing(reason: str) -> NoReturn:
     """End a test for which something is not there."""
-    PARTS[part] = reason
+    PARTS["Chromium"] = reason
     if os.environ.get("CINEWIRE_REQUIRE_ALL") == "1":
         pytest.fail(reason)
     pytest.skip(reason)
@@ -118,13 +123,13 @@ def missing(part: str, reason: str) -> None:
 async def packages() -> None:
     """The packages of console/, as its lock file has them."""
     if shutil.which("node") is None or shutil.which("npm") is None:
-        missing("Chromium", "node or npm is not installed")
+        missing("node or npm is not installed")
     installed = SOURCES / "node_modules" / ".package-lock.json"
     if installed.exists() and installed.stat().st_mtime >= (SOURCES / "package-lock.json").stat().st_mtime:
         return
     code, written = await run("npm", "ci", "--ignore-scripts", timeout_s=INSTALL_S)
     if code != 0:
-        missing("Chromium", f"npm ci failed in console/: {written.strip()[-300:]}")
+        missing(f"npm ci failed in console/: {written.strip()[-300:]}")
 
 
 @pytest.fixture(scope="module")
@@ -132,8 +137,7 @@ async def told(packages: None, node: TestNode, services: Services, data_dir: Pat
     """What was wrong with each sentence, by the sentence; nothing is an empty text."""
     chromium = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, BROWSERS)), None)
     if chromium is None:
-        missing("Chromium", "no Chromium is installed")
-        return
+        missing("no Chromium is installed")
     model = LLMStandIn()
     director = Director(model)
     async with (

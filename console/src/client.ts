@@ -14,6 +14,8 @@ import { type Frame, type LoggedIn, type Message, as } from "./wire";
 
 /** Longer than the server's own deadline for anything that is not streamed. */
 const ANSWER_WITHIN_MS = 20_000;
+/** Browsers count a timer's milliseconds in 31 bits and fire at once when they are more. */
+const LONGEST_TIMER_MS = 2 ** 31 - 1;
 /** A page that is drawn for each frame is behind them when they come in hundreds, as at a return. */
 const PACE_MS = 30;
 /** Answers that were being followed when the page was reloaded. */
@@ -41,8 +43,8 @@ export class Client {
   readonly loggingIn = new Store(token() !== null);
   /** Called with each login: what was there before may be somebody else's. */
   onLogin: (account: Account, before: Account | null) => void = () => undefined;
-  /** Called when an answer is complete. */
-  onComplete: (run: Run) => void = () => undefined;
+  /** Called when an answer is complete, or will not come. */
+  onEnd: (run: Run) => void = () => undefined;
 
   private readonly socket: Socket;
   private readonly waiting = new Map<string, Waiting>();
@@ -51,6 +53,8 @@ export class Client {
   private readonly page = Math.random().toString(36).slice(2, 8);
   private count = 0;
   private code: string | null = null;
+  /** A token is exchanged for a fresh one at half of its life. */
+  private refresh: number | undefined;
 
   constructor(address: string) {
     this.socket = new Socket(address, {
@@ -185,7 +189,10 @@ export class Client {
       return;
     }
     const before = this.account.get();
-    const account = keep(as<LoggedIn>(frame.data));
+    const login = as<LoggedIn>(frame.data);
+    const account = keep(login);
+    clearTimeout(this.refresh);
+    this.refresh = setTimeout(() => this.introduce(), Math.min(login.expires_in * 500, LONGEST_TIMER_MS));
     this.loginError.set(null);
     this.account.set(account);
     if (before !== null && before.openid !== account.openid) this.runs.set(new Map());
@@ -235,7 +242,7 @@ export class Client {
     else if (frame.type === "error" && frame.seq === undefined && frame.retryable === true && run.requestId !== null) return;
     else this.put(took(run, frame, now));
     const after = this.runs.get().get(run.key);
-    if (after?.phase === "complete" && run.phase !== "complete") this.onComplete(after);
+    if (after !== undefined && isOver(after) && !isOver(run)) this.onEnd(after);
   }
 
   private runOf(frame: Frame): Run | undefined {

@@ -41,8 +41,8 @@ export class Conversation {
       this.turns.set([]);
       void this.load();
     };
-    client.onComplete = (run) => {
-      if (run.request.type === "regenerate") void this.loadSiblings();
+    client.onEnd = (run) => {
+      if (run.request.type === "regenerate") void (run.phase === "complete" ? this.loadSiblings() : this.restore(run.error));
     };
   }
 
@@ -99,6 +99,12 @@ export class Conversation {
       const unfinished = this.client.unfinished();
       for (const [requestId, request] of Object.entries(unfinished)) this.rejoin(requestId, request, items);
     });
+  }
+
+  /** No other answer came: what was there before is still what counts. */
+  private async restore(why: Frame | null): Promise<void> {
+    await this.load();
+    this.refused.set(why);
   }
 
   private async loadSiblings(): Promise<void> {

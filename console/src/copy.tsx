@@ -8,7 +8,11 @@ const SAID_MS = 1500;
 
 /** Browsers have a clipboard only where they trust the address, which they do not when it is `http://192.168…`. */
 async function write(copied: string): Promise<void> {
-  if (isSecureContext) return navigator.clipboard.writeText(copied);
+  if (isSecureContext) await navigator.clipboard.writeText(copied).catch(() => writeByHand(copied));
+  else writeByHand(copied);
+}
+
+function writeByHand(copied: string): void {
   const area = document.createElement("textarea");
   area.value = copied;
   document.body.append(area);

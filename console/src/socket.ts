@@ -13,6 +13,9 @@ const PONG_WITHIN_MS = 10_000;
 /** Until a socket opens and says `connected`. */
 const OPEN_WITHIN_MS = 10_000;
 
+/** A connection that lasted as long was a good one: the next attempt is a first one again. */
+const STEADY_MS = 10_000;
+
 export type Phase =
   | "idle" /** nobody asked for it yet */
   | "opening"
@@ -104,12 +107,13 @@ export class Socket {
       this.become(this.link.phase, { roundTripMs: performance.now() - this.pingedAt }, this.link.since);
       this.pingedAt = null;
     }
-    if (frame?.type === "goodbye" || frame?.type === "error") this.askedMs = frame.retry_after_ms ?? null;
+    // A node that has no room says so before it says `connected`; other errors are about messages.
+    const isAboutReturn = frame?.type === "goodbye" || (frame?.type === "error" && this.link.phase === "opening");
+    if (isAboutReturn) this.askedMs = frame.retry_after_ms ?? null;
     this.ears.received(text, frame);
   }
 
   private greeted(server: ServerFacts): void {
-    this.attempt = 0;
     this.askedMs = null;
     this.become("open", { server });
     clearInterval(this.heartbeat);
@@ -136,6 +140,7 @@ export class Socket {
 
   private ended(code: number, reason: string): void {
     this.drop();
+    if (this.link.phase === "open" && Date.now() - this.link.since > STEADY_MS) this.attempt = 0;
     const waitMs = wait(code, this.attempt, code === 1012 || code === 1013 ? this.askedMs : null);
     this.attempt += 1;
     if (waitMs === null) {

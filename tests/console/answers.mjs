@@ -119,6 +119,20 @@ export const checks = {
     await page.context().close();
   },
 
+  "when no other answer comes, the first one is there again": async (world) => {
+    const page = await world.inside(world.model);
+    await world.plan(["The only", " answer."]);
+    await world.letOut(2);
+    await ask(page, "Say something");
+    await isWhole(page);
+    await world.tell("fail", null);
+    await page.getByRole("button", { name: "Answer again" }).click();
+    await page.waitForSelector(".strip-of-text");
+    assert.match(await page.textContent(".strip-of-text"), /model_/);
+    await reads(page, "The only answer.");
+    await page.context().close();
+  },
+
   "an answer is rated, with a comment": async (world) => {
     const page = await world.inside(world.films);
     await ask(page, "Who directed Inception?");
