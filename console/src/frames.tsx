@@ -1,7 +1,6 @@
 /** Every frame both ways with its time and size; filtered, opened, copied. */
 
-import { memo } from "preact/compat";
-import { useRef, useState } from "preact/hooks";
+import { useMemo, useRef, useState } from "preact/hooks";
 import type { Client } from "./client";
 import { Copy } from "./copy";
 import { clock, size } from "./format";
@@ -78,8 +77,12 @@ function useLate(client: Client): (entry: Entry) => boolean {
   };
 }
 
-/** `language` is there so that a row is made anew when that changes: everything else of a frame stays as it is. */
-const Row = memo(function Row({ entry, seen, isLate }: { entry: Entry; seen: string; isLate: boolean; language: string }) {
+/** A row is drawn once, and again when something of it changes: there are up to a thousand. */
+function Row({ entry, seen, isLate, language }: { entry: Entry; seen: string; isLate: boolean; language: string }) {
+  return useMemo(() => <Shown entry={entry} seen={seen} isLate={isLate} />, [entry, seen, isLate, language]);
+}
+
+function Shown({ entry, seen, isLate }: { entry: Entry; seen: string; isLate: boolean }) {
   const words = text();
   const [isOpen, setOpen] = useState(false);
   const { frame, direction } = entry;
@@ -107,7 +110,7 @@ const Row = memo(function Row({ entry, seen, isLate }: { entry: Entry; seen: str
       )}
     </li>
   );
-});
+}
 
 /** What is different from frame to frame, to read in passing. */
 function gist(written: string): string {
