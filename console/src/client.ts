@@ -236,7 +236,7 @@ export class Client {
     const now = Date.now();
     const run = this.runOf(frame);
     if (run === undefined) return;
-    if (frame.type === "chat_processing") this.put(accepted(run, as<{ request_id: string }>(frame.data).request_id));
+    if (frame.type === `${run.request.type}_processing`) this.put(accepted(run, as<{ request_id: string }>(frame.data).request_id));
     else if (frame.type === "resume_response") this.put(resumed(run, frame, now));
     else if (skips(run, frame)) this.resume(run.key);
     else if (frame.type === "error" && frame.seq === undefined && frame.retryable === true && run.requestId !== null) return;

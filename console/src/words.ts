@@ -189,7 +189,7 @@ const en: Words = {
   cutAbout: "The server goes on answering. On return, resume asks for the frames that were missed.",
 
   welcome: "Ask something about films and watch it arrive, frame by frame.",
-  suggestions: ["Recommend three films by Christopher Nolan", "What is popular at the moment?", "What is The Matrix about?"],
+  suggestions: ["Recommend three films by Christopher Nolan", "Which films are popular?", "What is The Matrix about?"],
   ask: "Ask",
   askPlaceholder: "Ask about films and people",
   askHint: "Enter sends, Shift+Enter begins a new line",

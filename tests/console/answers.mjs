@@ -107,9 +107,16 @@ export const checks = {
     await ask(page, "Say something");
     await isWhole(page);
     await world.plan(["Another", " answer."]);
-    await world.letOut(2);
+    await world.letOut(1);
     await page.getByRole("button", { name: "Answer again" }).click();
+    await reads(page, "Another");
+    await page.click(".linkbar button.cut");
+    await page.click(".linkbar button.primary");
+    await world.letOut(2);
     await reads(page, "Another answer.");
+    await isWhole(page);
+    const resumed = (await frames(page)).filter((frame) => frame.direction === "out").map((frame) => frame.type);
+    assert.deepEqual(resumed.slice(0, resumed.indexOf("resume") + 1).slice(-3), ["regenerate", "auth", "resume"]);
     await page.waitForSelector(".branches");
     assert.equal(await page.getAttribute(".branches", "aria-label"), "Answer 2 of 2");
     await page.getByRole("button", { name: "Previous answer" }).click();
