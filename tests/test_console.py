@@ -45,6 +45,7 @@ SENTENCES = (
     "an answer streams in as it is made",
     "an answer that is cut off is resumed whole, and nothing comes twice",
     "a page that is reloaded in mid-answer goes on with it",
+    "a question that is asked before the history is there is neither lost nor doubled",
     "a question that was asked while away is asked on return",
     "an answer is stopped, and what there was of it stays",
     "a question is answered again, and either answer can be looked at",

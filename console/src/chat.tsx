@@ -27,7 +27,7 @@ export function Chat({ client, conversation }: { client: Client; conversation: C
   };
   const ask = (query: string, wish: Wish): void => {
     stays.current = true;
-    conversation.ask(query, wish);
+    void conversation.ask(query, wish);
   };
   return (
     <main id="chat" class="chat" aria-label={words.chat} tabIndex={-1}>

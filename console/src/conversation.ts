@@ -35,18 +35,26 @@ export class Conversation {
   readonly opinions = new Store<ReadonlyMap<string, Opinion>>(new Map());
   readonly refused = new Store<Frame | null>(null);
 
+  /** What was said before is there. A question that came earlier would be lost among it, or stand there twice. */
+  private loaded = Promise.resolve();
+  /** A connection that broke meanwhile leaves it false: then the next login loads again. */
+  private wasLoaded = false;
+
   constructor(private readonly client: Client) {
     client.onLogin = (account, before) => {
-      if (before !== null && before.openid === account.openid) return;
+      const isSame = before !== null && before.openid === account.openid;
+      if (isSame && (this.wasLoaded || this.turns.get().length > 0)) return;
       this.turns.set([]);
-      void this.load();
+      this.wasLoaded = false;
+      this.loaded = this.load();
     };
     client.onEnd = (run) => {
       if (run.request.type === "regenerate") void (run.phase === "complete" ? this.loadSiblings() : this.restore(run.error));
     };
   }
 
-  ask(query: string, wish: Wish): void {
+  async ask(query: string, wish: Wish): Promise<void> {
+    await this.loaded;
     const set = Object.fromEntries(Object.entries(wish).filter(([, on]) => on));
     const run = this.client.follow({ type: "chat", query, ...set });
     this.turns.update((turns) => [...turns, { question: query, run, stored: null }]);
@@ -96,6 +104,7 @@ export class Conversation {
     await this.attempt(async () => {
       const items = await this.history();
       this.turns.set(this.turnsOf(items));
+      this.wasLoaded = true;
       const unfinished = this.client.unfinished();
       for (const [requestId, request] of Object.entries(unfinished)) this.rejoin(requestId, request, items);
     });

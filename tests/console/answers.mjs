@@ -74,6 +74,28 @@ export const checks = {
     await page.context().close();
   },
 
+  "a question that is asked before the history is there is neither lost nor doubled": async (world) => {
+    let letThrough;
+    const held = new Promise((resolve) => (letThrough = resolve));
+    const prepare = (page) =>
+      page.routeWebSocket("**/wechat/ws", (socket) => {
+        const server = socket.connectToServer();
+        server.onMessage(async (message) => {
+          if (JSON.parse(message).type === "history_response") await held;
+          socket.send(message);
+        });
+      });
+    const page = await world.inside(world.model, { prepare });
+    await world.plan(STORY);
+    await world.letOut(STORY.length);
+    await ask(page, "Tell me a story");
+    letThrough();
+    await isWhole(page);
+    await reads(page, WHOLE);
+    assert.equal(await page.locator(".turn").count(), 1);
+    await page.context().close();
+  },
+
   "a question that was asked while away is asked on return": async (world) => {
     const page = await world.inside(world.model);
     await page.selectOption(".linkbar select", "null");
