@@ -1,6 +1,7 @@
-"""Serves the documents, and the pages that show them. Every file that a page needs ships with the project.
+"""Serves the documents, the pages that show them, and the console. Every file that a page needs ships with the project.
 
-The documents hold no secrets and are the same for everybody, in production too: whoever writes a client needs them.
+None of it holds secrets and all of it is the same for everybody, in production too: whoever writes a client needs it.
+How the console is made is in `console/`.
 """
 
 import asyncio
@@ -10,6 +11,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from pydantic_core import to_json
 from starlette.exceptions import HTTPException
@@ -18,6 +20,7 @@ from starlette.responses import FileResponse, Response
 from starlette.routing import Route
 
 from protocol.operations import OPERATIONS
+from storage.movies import POSTER_URL
 from wsserver.contract.asyncapi import asyncapi
 from wsserver.contract.llms import llms
 from wsserver.contract.openapi import openapi
@@ -47,6 +50,11 @@ REFERENCE_POLICY = (
     "default-src 'none'; style-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 """The reference of the socket has a style sheet, and nothing that runs."""
+CONSOLE_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self';"
+    " img-src 'self' data: {0.scheme}://{0.netloc}; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+).format(urlsplit(POSTER_URL))
+"""The console shows posters, which TMDB alone has; its socket is of this origin too."""
 
 PAGE = """\
 <!doctype html>
@@ -54,7 +62,7 @@ PAGE = """\
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
-<title>CineWire API</title>
+<title>{title}</title>
 <link rel="icon" href="data:,">
 {styles}
 </head>
@@ -88,7 +96,7 @@ def _asset(file: str) -> Asset:
 
 @cache
 def _assets() -> dict[str, Asset]:
-    files = (path.name for path in STATIC.iterdir() if path.suffix in MEDIA_TYPES)
+    files = (str(path.relative_to(STATIC)) for path in STATIC.rglob("*") if path.suffix in MEDIA_TYPES)
     return {asset.name: asset for asset in map(_asset, files)}
 
 
@@ -101,6 +109,7 @@ def contract_routes() -> list[Route]:
         Route("/docs", _page(("swagger-ui.css", "page.css"), ("swagger-ui-bundle.js", "start-swagger.js"))),
         Route("/redoc", _page(("page.css",), ("redoc.standalone.js", "start-redoc.js"))),
         Route("/docs/ws", _reference),
+        Route("/console", _page(("console/console.css",), ("console/console.js",), "CineWire console", CONSOLE_POLICY)),
         Route("/docs/static/{name}", _static),
     ]
 
@@ -161,14 +170,17 @@ def _page_headers(policy: str) -> Mapping[str, str]:
     }
 
 
-def _page(styles: tuple[str, ...], scripts: tuple[str, ...]) -> Callable[[HttpRequest], Any]:
+def _page(
+    styles: tuple[str, ...], scripts: tuple[str, ...], title: str = "CineWire API", policy: str = POLICY
+) -> Callable[[HttpRequest], Any]:
     async def show(_http: HttpRequest) -> Response:
         assets = await asyncio.to_thread(lambda: {file: _asset(file).address for file in (*styles, *scripts)})
         page = PAGE.format(
+            title=title,
             styles="\n".join(f'<link rel="stylesheet" href="{assets[file]}">' for file in styles),
             scripts="\n".join(f'<script src="{assets[file]}"></script>' for file in scripts),
         )
-        return Response(page, headers=_page_headers(POLICY), media_type="text/html")
+        return Response(page, headers=_page_headers(policy), media_type="text/html")
 
     return show
 
