@@ -5,25 +5,20 @@ says so; with CINEWIRE_REQUIRE_ALL=1 that fails.
 """
 
 import json
-import os
-import shutil
 import subprocess
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import pytest
 
 from protocol.operation import StreamingOperation
 from protocol.operations import OPERATIONS
 from protocol.unasked import UNASKED
-from tests.parts import PARTS
+from tests.parts import INSTALL_S, PARTS, RAN, node_with
 from wsserver.contract.asyncapi import asyncapi
 
 FOLDER = Path(__file__).parent / "asyncapi"
 PART = "AsyncAPI parser"
-
-INSTALL_S = 240
-"""npm fetches some 170 packages; from a slow mirror that takes minutes."""
 
 PARSE_S = 60
 """It takes five seconds by itself."""
@@ -34,42 +29,10 @@ WARNING = 1
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(INSTALL_S + 2 * PARSE_S)]
 
 
-def not_to_be_had(why: str) -> NoReturn:
-    PARTS[PART] = why
-    if os.environ.get("CINEWIRE_REQUIRE_ALL") == "1":
-        pytest.fail(f"{PART}: {why}")
-    pytest.skip(f"{PART}: {why}")
-
-
-def is_installed() -> bool:
-    """Whether what the lock file says was installed by an npm that came to its end."""
-    installed = FOLDER / "node_modules" / ".package-lock.json"
-    if not installed.exists():
-        return False
-    wanted = json.loads((FOLDER / "package-lock.json").read_text())["packages"]
-    there = json.loads(installed.read_text())["packages"]
-    return all(there.get(name, {}).get("integrity") == one["integrity"] for name, one in wanted.items() if name)
-
-
 @pytest.fixture(scope="module")
 def node_js() -> str:
     """The node that can run the parser."""
-    node, npm = shutil.which("node"), shutil.which("npm")
-    if node is None:
-        not_to_be_had("node is not installed")
-    if not is_installed():
-        if npm is None:
-            not_to_be_had("npm is not installed, and tests/asyncapi/node_modules is not there or is another's")
-        command = [npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund"]
-        try:
-            installed = subprocess.run(
-                command, cwd=FOLDER, capture_output=True, text=True, timeout=INSTALL_S, check=False
-            )
-        except subprocess.TimeoutExpired:
-            not_to_be_had(f"npm did not have its packages after {INSTALL_S} s")
-        if installed.returncode != 0:
-            not_to_be_had(f"npm cannot have its packages: {installed.stderr.strip()[-400:]}")
-    return node
+    return node_with(PART, FOLDER)
 
 
 def parsed(node_js: str, document: object) -> dict[str, Any]:
@@ -92,7 +55,7 @@ def wrongs(found: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def test_the_official_parser_finds_everything_and_nothing_wrong(node_js: str) -> None:
-    PARTS[PART] = "ran"
+    PARTS[PART] = RAN
     found = parsed(node_js, asyncapi(OPERATIONS))
     assert wrongs(found) == []
     by_id = {each["id"]: each for each in found["operations"]}

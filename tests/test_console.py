@@ -7,11 +7,9 @@ With CINEWIRE_REQUIRE_ALL=1 they fail instead. CINEWIRE_SCREENSHOTS=folder also 
 import asyncio
 import json
 import os
-import shutil
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NoReturn
 
 import httpx
 import pytest
@@ -22,16 +20,15 @@ from starlette.routing import Route
 
 from storage.embedded import Services
 from tests.node import TestNode, serving
-from tests.parts import PARTS
+from tests.parts import INSTALL_S, PARTS, RAN, chromium, node_with
 from tests.standins.llm import LLMStandIn, error, fails, gated
 from tests.standins.server import Gate, serve
 
 ROOT = Path(__file__).resolve().parent.parent
 SOURCES = ROOT / "console"
 BUILT = ROOT / "wsserver" / "contract" / "static" / "console"
-BROWSERS = ("chromium", "chromium-browser", "google-chrome-stable", "google-chrome")
+PART = "Chromium: console"
 
-INSTALL_S = 120.0
 BUILD_S = 30.0
 CHECKS_S = 90.0
 """All checks take about half a minute on two cores; one that hangs gives up by itself after fifteen seconds."""
@@ -112,33 +109,16 @@ async def run(*command: str, timeout_s: float, folder: Path = SOURCES, **environ
     return process.returncode or 0, written.decode()
 
 
-def missing(reason: str) -> NoReturn:
-    """End a test for which something is not there."""
-    PARTS["Chromium"] = reason
-    if os.environ.get("CINEWIRE_REQUIRE_ALL") == "1":
-        pytest.fail(reason)
-    pytest.skip(reason)
-
-
 @pytest.fixture(scope="module")
-async def packages() -> None:
+def packages() -> None:
     """The packages of console/, as its lock file has them."""
-    if shutil.which("node") is None or shutil.which("npm") is None:
-        missing("node or npm is not installed")
-    installed = SOURCES / "node_modules" / ".package-lock.json"
-    if installed.exists() and installed.stat().st_mtime >= (SOURCES / "package-lock.json").stat().st_mtime:
-        return
-    code, written = await run("npm", "ci", "--ignore-scripts", timeout_s=INSTALL_S)
-    if code != 0:
-        missing(f"npm ci failed in console/: {written.strip()[-300:]}")
+    node_with(PART, SOURCES)
 
 
 @pytest.fixture(scope="module")
 async def told(packages: None, node: TestNode, services: Services, data_dir: Path) -> AsyncIterator[dict[str, str]]:
     """What was wrong with each sentence, by the sentence; nothing is an empty text."""
-    chromium = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, BROWSERS)), None)
-    if chromium is None:
-        missing("no Chromium is installed")
+    browser = chromium(PART)
     model = LLMStandIn()
     director = Director(model)
     async with (
@@ -155,12 +135,12 @@ async def told(packages: None, node: TestNode, services: Services, data_dir: Pat
             CONSOLE_FILMS=node.url,
             CONSOLE_MODEL=answered_by_model.url,
             CONSOLE_DIRECTOR=director_url,
-            CONSOLE_CHROMIUM=chromium,
+            CONSOLE_CHROMIUM=browser,
             CONSOLE_SCREENSHOTS=os.environ.get("CINEWIRE_SCREENSHOTS", ""),
         )
         reports = [json.loads(line) for line in written.splitlines() if line.startswith('{"name"')]
         assert code == 0, written
-        PARTS["Chromium"] = "ran"
+        PARTS[PART] = RAN
         yield {report["name"]: report["wrong"] or "" for report in reports}
 
 

@@ -29,7 +29,7 @@ from tests.faults.client import Client, Counts
 from tests.faults.model import ScriptedModel, question, scripted_model
 from tests.faults.nodes import Fleet, NodeProcess, fleet
 from tests.faults.processes import stop_with_parent
-from tests.parts import PARTS, RAN, REQUIRE_ALL
+from tests.parts import PARTS, RAN, program
 from wsserver.settings import Settings
 from wsserver.workers import STOP_MARGIN_S
 
@@ -55,14 +55,8 @@ class Site:
 
 
 def nginx_program() -> str:
-    """Where nginx is; the tests that need it are skipped without, and fail where all must run."""
-    found = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin")
-    if found is None:
-        PARTS["nginx"] = "not run: there is no nginx here; on Debian and Ubuntu: apt-get install nginx-light"
-        if os.environ.get(REQUIRE_ALL) == "1":
-            pytest.fail(PARTS["nginx"])
-        pytest.skip(PARTS["nginx"])
-    return found
+    """Where nginx is."""
+    return program("nginx", "nginx", hint="there is no nginx here; on Debian and Ubuntu: apt-get install nginx-light")
 
 
 def free_port() -> int:

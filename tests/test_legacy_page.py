@@ -1,12 +1,11 @@
 """The page for old browsers, in Chromium, from a file and from another origin: with streams of fetch, and without.
 
-Needs node, what `npm ci --prefix tests/legacy_page` installs, and Chromium; without them it says so and is skipped.
+Needs node, npm's packages of tests/legacy_page/ and Chromium; without them it says so and is skipped.
 """
 
 import asyncio
 import contextlib
 import json
-import os
 import shutil
 from asyncio.subprocess import PIPE
 from collections.abc import AsyncIterator
@@ -19,11 +18,12 @@ from starlette.applications import Starlette
 from starlette.staticfiles import StaticFiles
 
 from storage.embedded import Services
+from tests import parts
 from tests.clients import PATIENCE_S
 from tests.faults.proxy import Proxy
 from tests.node import TestNode, serving
 from tests.pairs import two_nodes
-from tests.parts import PARTS
+from tests.parts import INSTALL_S, PARTS, RAN, node_with
 from tests.standins.llm import DONE, LLMStandIn, chunk, fails, gated, says, sends, text
 from tests.standins.server import serve
 
@@ -34,16 +34,7 @@ PART = "Chromium: legacy page"
 START_S = 60.0
 """Chromium's first start on a machine that does other things too."""
 
-CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome") or ""
-
-
-def missing() -> str | None:
-    """What of it is not there."""
-    if shutil.which("node") is None:
-        return "node is not installed"
-    if not (HERE / "node_modules" / "playwright-core").is_dir() or not (HERE / "node_modules" / "acorn").is_dir():
-        return "its packages are not installed: npm ci --prefix tests/legacy_page"
-    return None if CHROMIUM else "Chromium is not installed, and CHROMIUM does not say where it is"
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(INSTALL_S + 2 * START_S)]
 
 
 @dataclass(slots=True)
@@ -91,13 +82,9 @@ class Browser:
 
 @pytest.fixture(scope="module")
 async def chromium() -> AsyncIterator[Browser]:
-    reason = missing()
-    PARTS[PART] = reason or "ran"
-    if reason is not None:
-        if os.environ.get("CINEWIRE_REQUIRE_ALL") == "1":
-            pytest.fail(reason)
-        pytest.skip(reason)
-    process = await asyncio.create_subprocess_exec("node", str(HERE / "browser.js"), CHROMIUM, stdin=PIPE, stdout=PIPE)
+    node, browser = node_with(PART, HERE), parts.chromium(PART)
+    PARTS[PART] = RAN
+    process = await asyncio.create_subprocess_exec(node, str(HERE / "browser.js"), browser, stdin=PIPE, stdout=PIPE)
     assert process.stdin is not None
     yield Browser(process)
     process.stdin.close()

@@ -7,8 +7,6 @@ they cannot do to those: issue WeChat's codes, restart the node, revoke a sessio
 import asyncio
 import contextlib
 import os
-import shutil
-import subprocess
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,61 +26,24 @@ from tests.databases import fresh_database
 from tests.faults.model import ScriptedModel, scripted_model
 from tests.faults.nodes import Fleet, fleet
 from tests.node import TestNode
-from tests.parts import PARTS, RAN, REQUIRE_ALL
+from tests.parts import INSTALL_S, PARTS, RAN, node_with
 from tests.standins.server import serve
 from tests.standins.wechat import WeChatStandIn
 
 ROOT = Path(__file__).resolve().parent
 FOLDER = ROOT / "miniprogram"
 PART = "mini program (Node)"
-OLDEST_NODE = 20
-
-INSTALL_S = 120
-"""How long npm may take for two packages; two seconds is usual."""
-
 RUN_S = 50
 """How long one file of tests may take; its own waits end earlier."""
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(INSTALL_S + 2 * RUN_S)]
 
 
 @pytest.fixture(scope="module")
 def javascript() -> str:
-    """The path of a Node that has what the tests need. Skips, or fails where everything is required."""
-    try:
-        node = _prepare()
-    except RuntimeError as error:
-        PARTS[PART] = str(error)
-        if os.environ.get(REQUIRE_ALL) == "1":
-            pytest.fail(str(error))
-        pytest.skip(str(error))
+    """The path of a Node that has what the tests need."""
+    node = node_with(PART, FOLDER)
     PARTS[PART] = RAN
-    return node
-
-
-def _prepare() -> str:
-    """Find Node and install its packages where they are missing. Raises RuntimeError with the reason it cannot."""
-    node, npm = shutil.which("node"), shutil.which("npm")
-    if node is None:
-        raise RuntimeError("node is not on PATH")
-    version = subprocess.run([node, "--version"], check=True, capture_output=True, text=True, timeout=INSTALL_S).stdout
-    if int(version.removeprefix("v").partition(".")[0]) < OLDEST_NODE:
-        raise RuntimeError(f"node {version.strip()} is older than {OLDEST_NODE}")
-    if all((FOLDER / "node_modules" / package).is_dir() for package in ("acorn", "ws")):
-        return node
-    if npm is None:
-        raise RuntimeError("npm is not on PATH, and tests/miniprogram/node_modules is not there")
-    try:
-        subprocess.run(
-            [npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund"],
-            cwd=FOLDER,
-            check=True,
-            capture_output=True,
-            text=True,
-            timeout=INSTALL_S,
-        )
-    except subprocess.CalledProcessError as error:
-        raise RuntimeError(f"npm ci failed: {error.stderr.strip().splitlines()[-1:]}") from error
-    except subprocess.TimeoutExpired as error:
-        raise RuntimeError(f"npm ci took more than {INSTALL_S} s") from error
     return node
 
 
