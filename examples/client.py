@@ -28,7 +28,7 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidSta
 
 sys.path.append(str(Path(__file__).resolve().parent.parent))  # started as a script, it finds `protocol/` beside itself
 
-from protocol import accounts, belongings, branches, chat, conversations, errors, movies, watchlist
+from protocol import accounts, belongings, branches, chat, conversations, errors, guests, movies, watchlist
 from protocol.chat import ChatAccepted, ChatFrame, Chunk, Complete, Recommendations, Restart, Retract
 from protocol.envelope import MAX_MESSAGE_BYTES
 from protocol.errors import CLOSE_CODES, CloseCode, OperationError
@@ -59,7 +59,7 @@ REPEATABLE = {
     operation.name
     for operation in (
         *(movies.MOVIES_BULK, chat.HISTORY, chat.CANCEL, branches.BRANCH_CHOOSE, conversations.FEEDBACK),
-        *(conversations.CONVERSATION_RENAME, watchlist.WATCHLIST_ADD, watchlist.WATCHLIST_UNDO),
+        *(conversations.CONVERSATION_RENAME, watchlist.WATCHLIST_ADD, watchlist.WATCHLIST_UNDO, guests.ADOPT_GUEST),
     )
 }
 """Done twice they do no more and answer the same, as does what has a GET. Others are sent once."""
@@ -90,8 +90,8 @@ class LostError(Exception):
 class Client:
     """One user's socket, to one of `urls` after the other, for as long as the block of `open` lasts.
 
-    `get_code` gives a fresh code of wx.login; without it `token` is the only way in. `on_change` is told when a
-    conversation got a title. `heartbeat_s` replaces what the server advertises.
+    `get_code` gives a fresh code of wx.login; without it `token` is the only way in. `on_change` is told what
+    became of the user's conversations. `heartbeat_s` replaces what the server advertises.
     """
 
     def __init__(
@@ -344,7 +344,8 @@ class Client:
         if inbox is not None:
             put(inbox, frame)
         elif frame["type"] == "conversation_updated" and self._on_change is not None:
-            self._on_change(read_whole(frame, ConversationUpdated).data)
+            with contextlib.suppress(WrongReplyError):  # a change that came into the world later
+                self._on_change(read_whole(frame, ConversationUpdated).data)
         elif frame["type"] == accounts.AUTH.reply_type and frame["code"] == 0:
             self._take_token(frame, accounts.AUTH.reply_type)
 

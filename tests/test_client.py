@@ -175,12 +175,14 @@ async def test_an_answer_can_be_cancelled_by_the_id_of_its_question(pair: Pair) 
     assert (frames[-1].finish_reason, frames[-1].answer) == ("cancelled", "一")
 
 
-async def test_the_user_is_told_of_a_new_title(node: TestNode) -> None:
+async def test_the_user_is_told_what_became_of_a_conversation(node: TestNode) -> None:
     changed: asyncio.Queue[ChangedConversation] = asyncio.Queue()
     async with Hurried(node.url, code=new_code(), on_change=changed.put_nowait).open() as client:
         await text_of(client, "推荐三部诺兰导演的电影")
         async with asyncio.timeout(PATIENCE_S):
-            assert (await changed.get()).title == "推荐三部诺兰导演的电影"
+            while (change := await changed.get()).change != "titled":
+                pass
+        assert change.title == "推荐三部诺兰导演的电影"
 
 
 # ---- lost connections, real nodes ----
@@ -700,6 +702,7 @@ async def test_a_server_that_is_another_is_not_tried_again(scripted: ScriptedNod
 async def test_what_came_into_the_world_later_is_no_mistake(scripted: ScriptedNode) -> None:
     async def say_more(guest: Guest, message: Frame) -> None:
         await guest.say({"type": "weather", "code": 0, "message": "", "data": {"sunny": True}})
+        await guest.say({"type": "conversation_updated", "code": 0, "message": "", "data": {"change": "painted"}})
         await guest.reply(message, {"request_id": "r", "conversation_id": None, "mood": 1}, "chat_processing")
         run: Frame = {"request_id": "r", "id": message["id"]}
         await guest.say({**run, "type": "image", "seq": 1, "content": {}})
@@ -708,12 +711,14 @@ async def test_what_came_into_the_world_later_is_no_mistake(scripted: ScriptedNo
         await guest.say({**run, **error, "seq": 3, "retry_after_ms": None})
 
     scripted.on["chat"] = say_more
-    async with user_of(scripted).open() as client:
+    changed: list[ChangedConversation] = []
+    async with user_of(scripted, on_change=changed.append).open() as client:
         shown: list[tuple[ChatFrame, str]] = []
         with pytest.raises(OperationError) as refused:
             await watch(client.ask("问题"), shown)
     assert shown == [(Chunk("答"), "答")]
     assert refused.value.kind == ErrorKind("teapot", 418, "")
+    assert changed == []
 
 
 async def test_a_frame_that_is_missing_is_said_and_not_passed_over(scripted: ScriptedNode) -> None:
