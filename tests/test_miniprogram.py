@@ -80,7 +80,8 @@ def _prepare() -> str:
             timeout=INSTALL_S,
         )
     except subprocess.CalledProcessError as error:
-        raise RuntimeError(f"npm ci failed: {error.stderr.strip().splitlines()[-1:]}") from error
+        said = [line for line in error.stderr.splitlines() if "error" in line.lower()]
+        raise RuntimeError(f"npm ci failed: {said[0] if said else error.stderr[-200:]}") from error
     except subprocess.TimeoutExpired as error:
         raise RuntimeError(f"npm ci took more than {INSTALL_S} s") from error
     return node
