@@ -33,7 +33,7 @@ from tests.standins.wechat import WeChatStandIn
 ROOT = Path(__file__).resolve().parent
 FOLDER = ROOT / "miniprogram"
 PART = "mini program (Node)"
-RUN_S = 50
+RUN_S = 100
 """How long one file of tests may take; its own waits end earlier."""
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(INSTALL_S + 2 * RUN_S)]
@@ -103,6 +103,7 @@ async def environment(
                 wechat_app_secret=wechat.secret,
                 wechat_api_base=await stack.enter_async_context(serve(wechat.app)),
                 enrichment_extraction="false",
+                drain_timeout_s="5",
                 rate_limit_chats_per_min="1000",
                 rate_limit_logins_per_min="10000",
                 rate_limit_sockets_per_min="10000",
@@ -142,6 +143,7 @@ async def run_javascript(node: str, name: str, environment: dict[str, str]) -> N
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(150)
 @pytest.mark.parametrize("name", ["text", "frames", "client", "pages"])
 async def test_the_mini_program_on_a_phone(javascript: str, environment: dict[str, str], name: str) -> None:
     await run_javascript(javascript, name, environment)

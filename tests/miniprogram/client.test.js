@@ -5,7 +5,7 @@ const assert = require('node:assert/strict')
 const { describe, test } = require('node:test')
 const { ENDLESS, Program, answerTo, ask, control, newPhone, question, same, until, within } = require('./world')
 
-const QUICK = { suspendMs: 15, backoffMs: 20, pongMs: 1500 }
+const QUICK = { suspendMs: 10, backoffMs: 20 }
 
 /** One phone that is put away and taken up while answers stream: WeChat cuts in most ways that it has. */
 async function comesAndGoes(number, wanted) {
@@ -160,7 +160,7 @@ describe('on a server that stays', { concurrency: 4 }, () => {
 
   test('requests that the network lost are sent again', async () => {
     const phone = newPhone()
-    const program = new Program(phone, QUICK).show()
+    const program = new Program(phone, { ...QUICK, backoffMs: 60000 }).show() // the news of the network come sooner
     await program.state('online')
     const asked = program.client.request('movie_detail', { tmdb_id: 603 })
     phone.goOffline()
@@ -240,7 +240,10 @@ describe('on a server that stays', { concurrency: 4 }, () => {
     phone.goOffline()
     phone.goOnline()
     await seen.progress()
-    assert.ok(phone.streams >= 9)
+    const [asked, ...resumed] = phone.streams
+    assert.equal(asked, '/api/v1/messages')
+    assert.ok(resumed.length >= 9)
+    for (const path of resumed) assert.match(path, /^\/api\/v1\/streams\/\w+\?after_seq=[1-9]/)
     phone.kill()
     program = new Program(phone, QUICK).show()
     const [again] = program.takeUp()

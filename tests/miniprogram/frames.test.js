@@ -80,7 +80,10 @@ describe('frames', { concurrency: 8 }, () => {
       chat: (now) => {
         accept(now)
         now.say(chunk(1, '坏话'), frame(2, 'retract', { content: { reason: 'content_refused' } }))
+      },
+      history: (now) => {
         now.say({ ...refuse('content_refused'), request_id: 'r1', seq: 3 })
+        now.reply({ type: 'history_response', data: { items: [] } })
       }
     })
     world.program.show()
@@ -90,6 +93,9 @@ describe('frames', { concurrency: 8 }, () => {
       onChunk: (delta, text) => texts.push(text),
       onRetract: (reason) => reasons.push(reason)
     })
+    await until(() => reasons.length === 1, 'the retraction')
+    assert.equal(world.program.client.unfinished()[0].text, '')
+    world.program.client.request('history')
     await assert.rejects(promise, { reason: 'content_refused' })
     same(texts, ['坏话'])
     same(reasons, ['content_refused'])

@@ -63,6 +63,23 @@ describe('the pages', { concurrency: 4 }, () => {
     close(mini)
   })
 
+  test('what was said before is there, the older as one scrolls up', async () => {
+    const phone = newPhone()
+    let mini = launch(phone)
+    const asked = Array.from({ length: 17 }, () => question(1, 1000))
+    asked.forEach((query) => say(mini, query))
+    await until(() => mini.page.data.messages.every((message) => message.role === 'user' || message.done), 'all answers')
+    phone.kill()
+    mini = launch(phone)
+    const page = mini.page
+    await until(() => page.data.messages.length === 30, 'a page of the past')
+    mini.tap('loadOlder')
+    mini.tap('loadOlder')
+    await until(() => page.data.messages.length === 34, 'all of it')
+    same(page.data.messages.map((message) => message.text), asked.flatMap((query) => [query, answerTo(query)]))
+    close(mini)
+  })
+
   test('a film that is not there says so', async () => {
     const mini = launch(cinemaPhone())
     await online(mini)

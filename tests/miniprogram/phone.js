@@ -33,7 +33,7 @@ class Phone {
     this.shared = []
     this.sent = []
     this.opened = 0
-    this.streams = 0
+    this.streams = []
     this._login = login
     this._storage = new Map()
     this._sockets = new Set()
@@ -141,9 +141,7 @@ class Phone {
         if (!answer) throw new Error(`nobody answers: ${options.title} ${options.content}`)
         call(options.success, { errMsg: 'showModal:ok', ...answer })
       },
-      stopPullDownRefresh: () => {},
       setNavigationBarTitle: () => {},
-      pageScrollTo: () => {},
       getFileSystemManager: () => ({
         writeFile: ({ filePath, data, success }) => {
           phone.files.set(filePath, data)
@@ -257,8 +255,8 @@ class Request {
       setImmediate(() => this.end('fail'))
       return
     }
-    if (options.enableChunked) phone.streams += 1
     const { host, port, path } = phone.resolve(options.url)
+    if (options.enableChunked) phone.streams.push(path)
     const { method = 'GET', header = {}, timeout = REQUEST_MS } = options
     const body = method === 'GET' ? '' : JSON.stringify(options.data || {})
     const headers = { 'Content-Type': 'application/json', ...header, 'Content-Length': Buffer.byteLength(body) }

@@ -24,6 +24,7 @@ Page({
     this.live = []
     this.nextBefore = null
     this.conversationId = undefined
+    this.opening = 0
     this.setData({ input: wx.getStorageSync(DRAFT) || '' })
     this.stopState = this.client.on('state', function (state) {
       page.showState(state)
@@ -50,11 +51,14 @@ Page({
     var page = this
     this.conversationId = conversationId
     this.past = []
+    this.pastIsHere = false
+    this.loadingPast = false
+    this.opening += 1
     this.nextBefore = null
     this.live = []
     this.showTitle('CineWire')
     this.client.unfinished().forEach(function (run) {
-      if (run.askedIn !== conversationId) return
+      if (run.askedIn !== conversationId && (!conversationId || run.conversationId !== conversationId)) return
       var answer = page.begin(run.id, run.query, run.text)
       answer.sent = run.sent
       answer.requestId = run.requestId
@@ -62,32 +66,42 @@ Page({
       page.follow(answer, page.client.follow(run.id, page.handlers(answer)))
     })
     this.show()
+    this.scroll()
     this.loadPast()
   },
 
   loadPast: function () {
     var page = this
-    var conversationId = this.conversationId
-    var wanted = { conversation_id: conversationId, before: this.nextBefore, limit: PAST }
-    return this.client.request('history', wanted).then(
+    var opening = this.opening
+    var wanted = { conversation_id: this.conversationId, before: this.nextBefore, limit: PAST }
+    this.loadingPast = true
+    this.client.request('history', wanted).then(
       function (history) {
-        if (page.conversationId !== conversationId) return
+        if (page.opening !== opening) return
+        page.loadingPast = false
+        var older = page.pastIsHere
         page.past = history.items.map(shownMessage).concat(page.past)
+        page.pastIsHere = true
         page.nextBefore = history.next_before
         page.show()
+        if (!older) page.scroll()
       },
       function (error) {
-        if (error.reason !== 'signed_out') wx.showToast({ title: error.message, icon: 'none' })
+        if (page.opening !== opening) return
+        page.loadingPast = false
+        if (error.reason === 'conversation_not_found') {
+          // It was deleted, here or on another device.
+          getApp().globalData.conversationId = null
+          page.open(null)
+        } else if (error.reason !== 'signed_out' && error.reason !== 'offline') {
+          wx.showToast({ title: error.message, icon: 'none' })
+        }
       }
     )
   },
 
-  onPullDownRefresh: function () {
-    this.client.connect()
-    var loaded = this.nextBefore ? this.loadPast() : Promise.resolve()
-    loaded.then(function () {
-      wx.stopPullDownRefresh()
-    })
+  loadOlder: function () {
+    if (this.nextBefore && !this.loadingPast) this.loadPast()
   },
 
   /** Everything anew; what is both stored and live is shown once. */
@@ -100,7 +114,6 @@ Page({
       return !live[message.requestId]
     })
     this.setData({ messages: past.concat(this.live) })
-    this.scroll()
   },
 
   /** One answer anew: only what changed goes to the view. */
@@ -117,8 +130,9 @@ Page({
     this.setData(changes)
   },
 
+  /** To the end. A view goes where it was told before only when the name is another. */
   scroll: function () {
-    this.setData({ bottom: 'bottom' })
+    this.setData({ bottom: this.data.bottom === 'bottom' ? 'very-bottom' : 'bottom' })
   },
 
   showTitle: function (title) {
@@ -140,6 +154,9 @@ Page({
       this.setData({ messages: [], input: '' })
       wx.removeStorageSync(DRAFT)
     }
+    // Nobody was there to give it when the page opened.
+    var lacking = this.conversationId !== undefined && !this.pastIsHere && !this.loadingPast
+    if (state.state === 'online' && lacking) this.loadPast()
     this.setData({ notice: notices[state.state] || '', canReconnect: state.state === 'replaced' })
   },
 
@@ -168,6 +185,7 @@ Page({
     )
     this.follow(this.begin(promise.id, query, '', answer), promise)
     this.show()
+    this.scroll()
   },
 
   /** A question and its answer, which is still to come. */
