@@ -16,7 +16,7 @@ import pytest
 from protocol.operation import StreamingOperation
 from protocol.operations import OPERATIONS
 from protocol.unasked import UNASKED
-from tests.parts import PARTS
+from tests.parts import PARTS, RAN, REQUIRE_ALL
 from wsserver.contract.asyncapi import asyncapi
 
 FOLDER = Path(__file__).parent / "asyncapi"
@@ -36,7 +36,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(INSTALL_S + 2 * PARSE_S)]
 
 def not_to_be_had(why: str) -> NoReturn:
     PARTS[PART] = why
-    if os.environ.get("CINEWIRE_REQUIRE_ALL") == "1":
+    if os.environ.get(REQUIRE_ALL) == "1":
         pytest.fail(f"{PART}: {why}")
     pytest.skip(f"{PART}: {why}")
 
@@ -92,7 +92,7 @@ def wrongs(found: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def test_the_official_parser_finds_everything_and_nothing_wrong(node_js: str) -> None:
-    PARTS[PART] = "ran"
+    PARTS[PART] = RAN
     found = parsed(node_js, asyncapi(OPERATIONS))
     assert wrongs(found) == []
     by_id = {each["id"]: each for each in found["operations"]}
