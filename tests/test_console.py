@@ -1,7 +1,8 @@
 """The console, as developers use it: a real browser against a real server. What is checked in it is in tests/console/.
 
 It needs node, npm's packages of console/ and a Chromium; where one is missing the tests are skipped and say which.
-With CINEWIRE_REQUIRE_ALL=1 they fail instead. CINEWIRE_SCREENSHOTS=folder also makes the README's pictures anew.
+With CINEWIRE_REQUIRE_ALL=1 they fail instead. CHROMIUM names a browser that is not on PATH, and with
+CINEWIRE_SCREENSHOTS=folder the README's pictures are made anew.
 """
 
 import asyncio
@@ -35,6 +36,7 @@ CHECKS_S = 90.0
 
 SENTENCES = (
     "anybody logs in with any code, and the same code is the same person",
+    "who only connects may send what needs no login, and logs in by a message",
     "who logs out is asked for a code again, and its token is gone",
     "a node that restarts is come back to, by the token and when it says",
     "a socket that a newer one replaced does not come back by itself",

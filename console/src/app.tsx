@@ -47,7 +47,7 @@ export function App({ client, conversation }: { client: Client; conversation: Co
         <Chat client={client} conversation={conversation} />
       ) : (
         <main id="chat" class="chat" tabIndex={-1}>
-          {(phase === "waiting" || phase === "closed") && <LinkBar client={client} />}
+          {phase !== "idle" && <LinkBar client={client} />}
           <Login client={client} />
         </main>
       )}

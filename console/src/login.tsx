@@ -9,6 +9,7 @@ export function Login({ client }: { client: Client }) {
   const words = text();
   const error = useStore(client.loginError);
   const busy = useStore(client.loggingIn);
+  const { phase } = useStore(client.link);
   const [code, setCode] = useState(() => `dev-${Math.random().toString(36).slice(2, 8)}`);
   const submit = (event: Event): void => {
     event.preventDefault();
@@ -30,6 +31,11 @@ export function Login({ client }: { client: Client }) {
         <p class="hint" id="code-hint">
           {words.loginHint}
         </p>
+        {phase === "idle" && (
+          <button type="button" class="quiet bare" onClick={() => client.connect()}>
+            {words.connect}
+          </button>
+        )}
         {error !== null && (
           <p class="bad" role="alert">
             {error.message ?? ""} {error.reason !== undefined && <code>{error.reason}</code>}

@@ -34,6 +34,21 @@ export const checks = {
     assert.notEqual(await who("anything at all"), await who("something else"));
   },
 
+  "who only connects may send what needs no login, and logs in by a message": async (world) => {
+    const page = await world.page(world.films);
+    await page.getByRole("button", { name: "Only connect" }).click();
+    await page.waitForSelector(".linkbar.open");
+    await page.getByRole("button", { name: "Message", exact: true }).click();
+    await page.selectOption(".type select", "history");
+    await page.getByRole("button", { name: "Send", exact: true }).click();
+    await page.getByText('"reason": "login_required"').waitFor();
+    await page.selectOption(".type select", "login");
+    await page.fill("#field-code", "by a message");
+    await page.getByRole("button", { name: "Send", exact: true }).click();
+    await page.waitForSelector("#query");
+    await page.context().close();
+  },
+
   "who logs out is asked for a code again, and its token is gone": async (world) => {
     const page = await world.inside(world.films);
     await page.getByRole("button", { name: "Log out" }).click();
