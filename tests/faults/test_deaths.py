@@ -210,8 +210,8 @@ async def test_a_killed_nodes_answers_are_begun_anew_and_all_others_go_on(ground
     assert asking.counts.answers + asking.counts.stored == CLIENTS
     assert restarted, "nobody was answered by the node that was killed"
     for row in rows:
-        # Begun anew once, or never touched.
-        assert calls[row.question] == (2 if row.epoch > 1 else 1), row
+        # Begun anew once, or never touched. Who died just after storing the question had not asked the model yet.
+        assert calls[row.question] in ((1, 2) if row.epoch > 1 else (1,)), row
         assert row.epoch <= 2, row
         assert row.question not in restarted or row.epoch == 2, row
     assert complaints == []
