@@ -12,7 +12,8 @@ import httpx
 from tests.clients import PATIENCE_S, SocketClient
 
 ROOT = Path(__file__).resolve().parent.parent
-PROSE = sorted((*ROOT.glob("README*.md"), *ROOT.glob("docs/clients*.md")))
+PROSE = sorted((*ROOT.glob("README*.md"), *ROOT.glob("docs/clients*.md"), *ROOT.glob("docs/messages*.md")))
+"""What is written for developers of clients; each of these has talks and command lines."""
 BASE_URL = "http://127.0.0.1:8000"
 """Where the READMEs' server is."""
 

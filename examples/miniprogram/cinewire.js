@@ -4,7 +4,7 @@
  * Answers: connecting, logging in, staying alive and coming back; every unfinished answer followed to its end; what was
  * typed kept until it is answered. Does not answer: what pages show.
  *
- * ES5, one file, no dependency: copy it into a mini program and `require` it. See README.md for its interface.
+ * ES5, one file, no dependency: copy it into a mini program and `require` it. See docs/miniprogram.md for its interface.
  */
 'use strict'
 
