@@ -1,6 +1,6 @@
 """The shortest client: connect, log in, ask, read the answer. Needs only `pip install websockets`.
 
-Start the server with `python3 run.py`, then run `python3 examples/first_chat.py [ws://host:port/wechat/ws]`.
+Start the server with `python3 run.py`, then run `.venv/bin/python examples/first_chat.py [ws://host:port/wechat/ws]`.
 """
 
 import asyncio
