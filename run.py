@@ -35,7 +35,8 @@ usage: python3 run.py [command] [arguments]
   migrate    bring the database to the current revision; arguments go to the migration
   seed-movies
              fill the catalogue with the films of TMDB's lists; --help says how
-  export-graph  tell a Neo4j what changed in the catalogue, or write it to a file; see --help
+  export-graph
+             tell a Neo4j what changed in the catalogue, or write it to a file; --help says how
   doctor     check settings, services, vendors and this host, and say what to do; --json
   contract   write the documents of the API (OpenAPI, AsyncAPI, Postman) into a folder; see --help
 

@@ -135,7 +135,11 @@ def _close(code: int, reason: str, advice: str) -> CloseCode:
 NORMAL = _close(1000, "normal", "as it likes")
 TOO_BIG = _close(1009, "message too big", "do not resend it")
 RESTARTING = _close(1012, "node restarting", "reconnect after retry_after_ms")
-OVERLOADED = _close(1013, "overloaded", "reconnect with back-off")
+OVERLOADED = _close(
+    1013,
+    "too many new sockets from this address",
+    "reconnect with back-off, not before the retry_after_ms of the error 429",
+)
 NO_LOGIN = _close(4001, "no login in time", "reconnect and log in")
 NOT_THE_PROTOCOL = _close(4002, "not speaking the protocol", "fix the client, do not reconnect")
 REVOKED = _close(4003, "session revoked or token expired", "log in again")

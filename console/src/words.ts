@@ -299,6 +299,6 @@ const en: Words = {
 };
 
 /** As TMDB's terms want it, in these words. */
-export const TMDB_NOTICE = "This product uses the TMDB API but is not endorsed or certified by TMDB.";
+export const TMDB_NOTICE = "This product uses TMDB and the TMDB APIs but is not endorsed, certified, or otherwise approved by TMDB.";
 
 export const words: Record<Language, Words> = { zh, en };

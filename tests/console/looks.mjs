@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { ask, axeSource, isWhole } from "./world.mjs";
 
-const NOTICE = "This product uses the TMDB API but is not endorsed or certified by TMDB.";
+const NOTICE = "This product uses TMDB and the TMDB APIs but is not endorsed, certified, or otherwise approved by TMDB.";
 const PNG = Buffer.from("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg==", "base64");
 /** Four of the five films that answer it have a poster at TMDB. */
 const QUESTION = "推荐几部评分高的剧情片";

@@ -49,6 +49,9 @@ RULES = """\
     `Authorization: Bearer <token>`; with `Accept: text/event-stream` a chat comes as server-sent events, whose `data`
     are the same frames. Resume with `GET /api/v1/streams/{{request_id}}` and `Last-Event-ID`. Ignore lines that begin
     with a colon.
+18. `conversation_updated` may come at any time and says what became of a conversation: show it, or ask for it anew.
+19. Without a token, over HTTP only, the caller is a guest of the name in `X-User-ID`. The `guest_secret` of its first
+    answer makes its conversations a user's: `adopt_guest`.
 """
 
 DOCUMENTS = """\
