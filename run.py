@@ -133,7 +133,8 @@ def test(arguments: list[str]) -> int:
     for part in (["-n", "2", "--dist", "loadfile", "--ignore", "tests/faults"], ["tests/faults"]):
         print("run.py: pytest", *part, flush=True)
         exit_codes.append(subprocess.run([sys.executable, "-m", "pytest", *part], check=False).returncode)
-    return max(exit_codes)
+    # What a signal ended has a negative one.
+    return next((exit_code for exit_code in exit_codes if exit_code != 0), 0)
 
 
 def run_module(module: str, arguments: list[str]) -> int:

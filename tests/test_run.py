@@ -43,8 +43,9 @@ from wsserver.app import say
 def main(arguments=()): return say("exporting", arguments)
 """
 TOOL = """
-import os, sys
+import os, signal, sys
 print(os.path.basename(__file__), *sys.argv[1:], flush=True)
+if os.environ.get("KILLED") in sys.argv: os.kill(os.getpid(), signal.SIGKILL)
 sys.exit(5 if os.environ.get("FAILING") == os.path.basename(__file__) else 0)
 """
 
@@ -254,3 +255,11 @@ def test_the_test_command_runs_all_checks_in_order_and_stops_at_a_failure(projec
     assert code == 0
     assert out.endswith("pytest.py -m not slow -x\n")
     assert "mypy" not in out
+
+
+def test_a_part_of_the_tests_that_was_killed_is_a_failure(project: Project) -> None:
+    project.environment["KILLED"] = "--dist"
+    code, out, _ = project.run("test")
+    assert code != 0
+    # The other part is run all the same.
+    assert out.endswith("pytest.py tests/faults\n")
