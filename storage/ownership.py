@@ -329,6 +329,18 @@ class RunTable:
             )
         return [Ended(_run(row), row["owner_beats"]) for row in rows]
 
+    async def forgotten(self, request_ids: Sequence[str]) -> list[str]:
+        """Those of the runs that there are no more: their account or their conversation was deleted for good."""
+        async with self._postgres.connection() as connection:
+            rows = await connection.fetch(
+                """
+                SELECT request_id FROM unnest($1::text[]) AS asked (request_id)
+                WHERE NOT EXISTS (SELECT FROM chat.runs WHERE runs.request_id = asked.request_id)
+                """,
+                request_ids,
+            )
+        return [row["request_id"] for row in rows]
+
     async def answer(self, *, user_id: str, request_id: str) -> Message | None:
         """The stored answer of the user's run, however long ago."""
         async with self._postgres.connection() as connection:

@@ -18,6 +18,8 @@ from storage.runs import Claim, RunLogs
 from tests.clients import PATIENCE_S, SocketClient, socket_client
 from tests.conftest import ModelNode
 from tests.node import TestNode
+from tests.standins.llm import stalls
+from tests.standins.server import Gate
 from wsserver.domains.model_answers import ModelAnswerer
 from wsserver.heart import BEAT_S, STILL_S, Heart
 from wsserver.hub import Hub, Run
@@ -71,7 +73,7 @@ async def test_an_end_is_made_up_only_when_the_log_cannot_get_it_any_more(
         await logs.own_all([Claim(name, 1, {"user_id": "u", "state": state})])
     endings = node.node.hub.tails.endings
     assert endings is not None
-    found = await endings([being_logged, left_by_the_dead, lost, cut_short, "unknown"])
+    found = await endings([being_logged, left_by_the_dead, lost, cut_short])
     assert set(found) == {left_by_the_dead, lost, cut_short}
     for frames in found.values():
         restart, chunk, complete = frames
@@ -87,6 +89,21 @@ async def test_an_end_is_made_up_only_when_the_log_cannot_get_it_any_more(
 async def postgres_execute(postgres: Postgres, sql: str, *parameters: object) -> None:
     async with postgres.connection() as connection:
         await connection.execute(sql, *parameters)
+
+
+async def test_who_follows_a_run_whose_row_is_deleted_is_told_that_it_is_lost(
+    model_node: ModelNode, postgres: Postgres
+) -> None:
+    gate = Gate()
+    model_node.model.queue(stalls(gate, "第一句"))
+    async with socket_client(model_node.url) as client:
+        await client.login(model_node.wechat.issue_code())
+        await client.send({"type": "chat", "query": "讲个长故事"})
+        accepted = (await client.receive_until("chat_processing"))[-1]
+        await gate.reached.wait()
+        await postgres_execute(postgres, "DELETE FROM chat.runs WHERE request_id = $1", accepted["data"]["request_id"])
+        lost = await client.receive()
+        assert (lost["type"], lost["reason"]) == ("error", "run_lost")
 
 
 async def test_a_failure_of_our_own_is_stored_before_it_is_said_and_the_run_not_begun_anew(

@@ -267,6 +267,9 @@ class Chats:
                 if meta.get("state") == "running":
                     continue
             endings[ended.row.request_id] = [Restart("log_lost"), *await self._ending(ended.row)]
+        for request_id in await self._table.forgotten(request_ids):
+            # Nobody will ever end it: who follows it would do so for ever.
+            endings[request_id] = [Restart("log_lost"), Failure(OperationError(RUN_LOST))]
         return endings
 
     async def _reply(self, feed: Feed, row: RunRow, session_id: str, guest_secret: str | None) -> ChatReply:
