@@ -116,10 +116,16 @@ class Belongings:
     async def stop_answers(self, user_id: str) -> list[str]:
         """Have the user's answers end, wherever they are made: which are not over yet."""
         async with self._postgres.connection() as connection:
+            # Held in the order in which whoever holds several does it, or two such would wait for each other.
             rows = await connection.fetch(
                 """
+                WITH theirs AS (
+                    SELECT request_id FROM chat.runs WHERE user_id = $1 AND state IN ('queued', 'running')
+                    ORDER BY conversation_id, created_at, request_id FOR UPDATE
+                )
                 UPDATE chat.runs SET stop = coalesce(stop, 'cancelled')
-                WHERE user_id = $1 AND state IN ('queued', 'running') RETURNING request_id
+                WHERE request_id IN (SELECT request_id FROM theirs) AND state IN ('queued', 'running')
+                RETURNING request_id
                 """,
                 user_id,
             )

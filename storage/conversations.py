@@ -221,8 +221,14 @@ class ConversationTable:
             await hold_user(connection, user_id)
             runs = await connection.fetch(
                 """
+                WITH held AS (
+                    SELECT request_id FROM chat.runs
+                    WHERE conversation_id = $1 AND user_id = $2 AND state IN ('queued', 'running')
+                    ORDER BY conversation_id, created_at, request_id FOR UPDATE
+                )
                 UPDATE chat.runs SET stop = coalesce(stop, 'cancelled')
-                WHERE conversation_id = $1 AND user_id = $2 AND state IN ('queued', 'running') RETURNING request_id
+                WHERE request_id IN (SELECT request_id FROM held) AND state IN ('queued', 'running')
+                RETURNING request_id
                 """,
                 conversation_id,
                 user_id,

@@ -30,6 +30,8 @@ _UNAVAILABLE = (
     asyncpg.InsufficientResourcesError,
     asyncpg.CannotConnectNowError,
     asyncpg.ReadOnlySQLTransactionError,
+    # It ended this transaction so that another may go on, as it does with a deadlock: asked again, it goes through.
+    asyncpg.TransactionRollbackError,
     OSError,
     TimeoutError,
 )

@@ -10,13 +10,15 @@ from pathlib import Path
 import httpx
 import pytest
 
+from protocol.errors import OperationError
 from storage import belongings
 from storage.accounts import Sessions, StoredSession
 from storage.embedded import Services
 from storage.enrichment import Enrichment, EnrichmentLog
+from storage.ownership import RunTable
 from storage.postgres import Postgres
 from storage.redis import SESSION, USER_SESSIONS, Redis
-from tests.clients import Frame, SocketClient, Transport, socket_client
+from tests.clients import PATIENCE_S, Frame, SocketClient, Transport, socket_client
 from tests.conftest import ModelNode
 from tests.node import TestNode, serving
 from tests.standins.llm import stalls
@@ -250,3 +252,63 @@ async def test_a_login_does_not_wait_for_who_holds_the_table(node: TestNode, pos
     async with postgres.transaction() as connection, socket_client(node.url) as client:
         await connection.execute("LOCK TABLE chat.users IN ACCESS EXCLUSIVE MODE")
         assert (await client.login())["code"] == 0
+
+
+async def begun(table: RunTable, user_id: str, conversation_id: uuid.UUID) -> str:
+    row, _ = await table.begin(
+        request_id=uuid.uuid4().hex,
+        user_id=user_id,
+        session_id="s",
+        client_id=None,
+        conversation_id=conversation_id,
+        create_conversation=True,
+        request={"query": "?"},
+        question="?",
+        node=uuid.uuid4().hex,
+        enqueue=False,
+    )
+    return row.request_id
+
+
+async def waiting_for_rows(postgres: Postgres) -> int:
+    async with postgres.connection() as connection:
+        count: int = await connection.fetchval(
+            "SELECT count(*) FROM pg_locks WHERE locktype = 'transactionid' AND NOT granted"
+        )
+    return count
+
+
+async def test_stopping_all_answers_never_waits_in_a_circle_with_who_holds_some(
+    postgres: Postgres, redis: Redis
+) -> None:
+    table, user_id = RunTable(postgres), f"wx_{uuid.uuid4().hex}"
+    last = await begun(table, user_id, uuid.UUID(int=2**128 - 1 - uuid.uuid4().int // 2**64))
+    first = await begun(table, user_id, uuid.UUID(int=uuid.uuid4().int // 2**64))
+    hold = "SELECT FROM chat.runs WHERE request_id = $1 FOR UPDATE"
+    async with asyncio.TaskGroup() as tasks, postgres.transaction() as connection:
+        await connection.execute(hold, first)
+        stopping = tasks.create_task(belongings.Belongings(postgres, redis).stop_answers(user_id))
+        async with asyncio.timeout(PATIENCE_S):
+            while await waiting_for_rows(postgres) == 0:
+                await asyncio.sleep(0.01)
+        await connection.execute(hold, last)
+    assert set(stopping.result()) == {first, last}
+
+
+async def test_who_loses_a_deadlock_may_try_again(postgres: Postgres) -> None:
+    table, user_id = RunTable(postgres), f"wx_{uuid.uuid4().hex}"
+    names = [await begun(table, user_id, uuid.uuid4()) for _ in range(2)]
+    both = asyncio.Barrier(2)
+
+    async def hold(*request_ids: str) -> None:
+        async with postgres.transaction() as connection:
+            for request_id in request_ids:
+                await connection.execute("SELECT FROM chat.runs WHERE request_id = $1 FOR UPDATE", request_id)
+                if request_id == request_ids[0]:
+                    await both.wait()
+
+    async with asyncio.timeout(PATIENCE_S):
+        outcomes = await asyncio.gather(hold(*names), hold(*reversed(names)), return_exceptions=True)
+    (lost,) = [outcome for outcome in outcomes if outcome is not None]
+    assert isinstance(lost, OperationError)
+    assert (lost.kind.reason, lost.kind.retryable) == ("storage_unavailable", True)
