@@ -410,6 +410,37 @@ async def test_a_revision_is_made_whole_by_who_takes_it_over(apart: Postgres, re
     assert (question.content, answer.id, answer.siblings) == ("一", new_id, [answer_id, new_id])
 
 
+async def test_what_an_older_node_stores_follows_what_was_said_before(apart: Postgres, redis: Redis) -> None:
+    table, conversation_id = RunTable(apart), uuid.uuid4()
+    await finish(table, await begin(table, "u", conversation_id, "一"))
+    async with apart.connection() as connection:
+        for role, reason in (("user", None), ("assistant", "stop")):
+            # It knows no branches.
+            await connection.execute(
+                """
+                INSERT INTO chat.messages (id, conversation_id, role, content, request_id, finish_reason)
+                VALUES ($1, $2, $3, $3, 'old', $4)
+                """,
+                uuid.uuid4(),
+                conversation_id,
+                role,
+                reason,
+            )
+    conversations = Conversations(apart, redis, history_characters=24_000)
+    branch = await chosen(conversations, conversation_id)
+    assert [message.parent_id for message in branch] == [None, *(message.id for message in branch[:-1])]
+    assert [message.siblings for message in branch] == [[message.id] for message in branch]
+    # It can be answered again, and asked otherwise.
+    again = await begin(table, "u", conversation_id, "user", Revision(branch[-1].id, asks_otherwise=False))
+    await finish(table, again)
+    await finish(table, await begin(table, "u", conversation_id, "二改", Revision(branch[2].id, asks_otherwise=True)))
+    assert [message.content for message in await chosen(conversations, conversation_id)] == ["一", "答", "二改", "答"]
+    # A first question that is asked otherwise is a first one still.
+    await finish(table, await begin(table, "u", conversation_id, "一改", Revision(branch[0].id, asks_otherwise=True)))
+    first, _ = await chosen(conversations, conversation_id)
+    assert (first.parent_id, len(first.siblings)) == (None, 2)
+
+
 async def chosen(conversations: Conversations, conversation_id: uuid.UUID) -> list[Message]:
     messages, _ = await conversations.page(user_id="u", conversation_id=conversation_id, limit=9, before=None)
     return messages
