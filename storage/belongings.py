@@ -12,9 +12,9 @@ from protocol.belongings import ExportedFilm, Profile
 from protocol.chat import Message
 from protocol.conversations import Conversation, Feedback
 from storage.chat import MESSAGE_COLUMNS, message_of
-from storage.conversations import hold_user
 from storage.postgres import Postgres
 from storage.redis import HISTORY, RUN_LOG, RUN_META, Redis, is_outage
+from storage.users import hold_user
 
 EXPORT_ROWS = 200
 """Rows of one page of an export."""
@@ -36,7 +36,9 @@ class Belongings:
     async def profile(self, user_id: str) -> Profile | None:
         """Who the user is; None when nobody has noted it."""
         async with self._postgres.connection() as connection:
-            row = await connection.fetchrow("SELECT openid, unionid, created_at FROM chat.users WHERE id = $1", user_id)
+            row = await connection.fetchrow(
+                "SELECT openid, unionid, created_at FROM chat.users WHERE id = $1 AND erased_at IS NULL", user_id
+            )
         return None if row is None else Profile.model_construct(**dict(row))
 
     async def conversations(self, user_id: str, after: UUID) -> list[Conversation]:
@@ -132,7 +134,10 @@ class Belongings:
         return [row["request_id"] for row in rows]
 
     async def erase(self, user_id: str) -> None:
-        """Delete all of it: everything or nothing. Answers still in the making are stored nowhere."""
+        """Delete all of it: everything or nothing. Answers still in the making are stored nowhere.
+
+        Nothing is kept for the user from there on, until the next login or for a minute.
+        """
         async with self._postgres.transaction() as connection:
             await hold_user(connection, user_id)
             # The runs before their conversations, as everywhere.
@@ -154,6 +159,7 @@ class Belongings:
             # The guests that it was before stay adopted, by nobody.
             await connection.execute("UPDATE chat.users SET adopted_by = NULL WHERE adopted_by = $1", user_id)
             await connection.execute("DELETE FROM chat.users WHERE id = $1", user_id)
+            await connection.execute("INSERT INTO chat.users (id, erased_at) VALUES ($1, clock_timestamp())", user_id)
         await self._forget([row["id"] for row in conversations], [row["request_id"] for row in runs])
 
     async def _forget(self, conversation_ids: Sequence[UUID], request_ids: Sequence[str]) -> None:

@@ -13,8 +13,9 @@ from protocol.conversations import MAX_CONVERSATIONS, Conversation, Feedback, Fo
 from protocol.errors import TOO_MANY_CONVERSATIONS, OperationError
 from storage.branches import choose
 from storage.chat import MESSAGE_COLUMNS, message_of
-from storage.postgres import Connection, Postgres, Record
+from storage.postgres import Postgres, Record
 from storage.redis import HISTORY, Redis, is_outage
+from storage.users import hold_present_user, hold_user
 
 KEEP_DELETED = timedelta(days=30)
 """How long a deleted conversation is kept: long enough to help somebody who deleted the wrong one."""
@@ -37,9 +38,9 @@ class ConversationTable:
         self._redis = redis
 
     async def create(self, *, user_id: str, title: str | None) -> Conversation:
-        """A new, empty one. Raises TOO_MANY_CONVERSATIONS."""
+        """A new, empty one. Raises TOO_MANY_CONVERSATIONS, and LOGIN_REQUIRED after the account was deleted."""
         async with self._postgres.transaction() as connection:
-            await hold_user(connection, user_id)
+            await hold_present_user(connection, user_id)
             row = await connection.fetchrow(
                 """
                 WITH made AS (
@@ -48,7 +49,10 @@ class ConversationTable:
                     WHERE (SELECT count(*) FROM chat.conversations WHERE user_id = $2 AND deleted_at IS NULL) < $4
                     RETURNING id, user_id, title, created_at, updated_at
                 ),
-                theirs AS (INSERT INTO chat.users (id) SELECT user_id FROM made ON CONFLICT (id) DO NOTHING)
+                theirs AS (
+                    INSERT INTO chat.users AS known (id) SELECT user_id FROM made
+                    ON CONFLICT (id) DO UPDATE SET erased_at = NULL WHERE known.erased_at IS NOT NULL
+                )
                 SELECT id, title, created_at, updated_at FROM made
                 """,
                 uuid4(),
@@ -283,11 +287,6 @@ class ConversationTable:
                 PURGE_AT_ONCE,
             )
         return len(messages) + len(conversations)
-
-
-async def hold_user(connection: Connection, user_id: str) -> None:
-    """Until the transaction ends, nobody else begins a run of the user or changes which conversations there are."""
-    await connection.execute("SELECT pg_advisory_xact_lock(hashtextextended($1, 0))", user_id)
 
 
 def _conversation(row: Record) -> Conversation:

@@ -11,6 +11,7 @@ from typing import Any
 
 from storage.graph_outbox import EntityType
 from storage.postgres import Postgres
+from storage.users import hold_user, was_erased
 
 KEEP = timedelta(days=30)
 """Long enough to look into a complaint, no longer."""
@@ -48,8 +49,14 @@ class EnrichmentLog:
         self._postgres = postgres
 
     async def write(self, enrichment: Enrichment) -> None:
-        """Log it. A run that is begun anew on another node replaces what it logged before."""
+        """Log it, unless the account was deleted meanwhile.
+
+        A run that is begun anew on another node replaces what it logged before.
+        """
         async with self._postgres.transaction() as connection:
+            await hold_user(connection, enrichment.user_id)
+            if await was_erased(connection, enrichment.user_id):
+                return
             await connection.execute(
                 """
                 INSERT INTO tmdb.enrichment_requests

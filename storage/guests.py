@@ -10,14 +10,15 @@ from protocol.errors import (
     CONVERSATION_BUSY,
     GUEST_ADOPTED,
     GUEST_NOT_FOUND,
+    LOGIN_REQUIRED,
     TOO_MANY_CONVERSATIONS,
     OperationError,
 )
 from protocol.guests import GuestAdopted
-from storage.conversations import hold_user
 from storage.postgres import Connection, Postgres, Record
 from storage.redis import HISTORY, Redis, is_outage
 from storage.runs import RunLogs
+from storage.users import hold_user, was_erased
 from storage.watchlist import move_list
 
 
@@ -39,13 +40,15 @@ class Guests:
     async def adopt(self, *, guest_id: str, user_id: str) -> GuestAdopted:
         """Make the user's own what is the guest's; the same again when that user has done it before.
 
-        Raises GUEST_NOT_FOUND, GUEST_ADOPTED, CONVERSATION_BUSY, TOO_MANY_CONVERSATIONS, WATCHLIST_FULL: then nothing
-        has changed.
+        Raises GUEST_NOT_FOUND, GUEST_ADOPTED, CONVERSATION_BUSY, TOO_MANY_CONVERSATIONS, WATCHLIST_FULL,
+        and LOGIN_REQUIRED after the user's account was deleted: then nothing has changed.
         """
         async with self._postgres.transaction() as connection:
             # Until it ends, neither begins a run or changes which conversations there are.
             for held in sorted((guest_id, user_id)):
                 await hold_user(connection, held)
+            if await was_erased(connection, user_id):
+                raise OperationError(LOGIN_REQUIRED)
             earlier = await _earlier(connection, guest_id, user_id)
             if earlier is not None:
                 return earlier

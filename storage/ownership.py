@@ -25,6 +25,7 @@ from protocol.errors import (
 from storage.branches import Question, choose, cut, find_question
 from storage.chat import MESSAGE_COLUMNS, Place, message_of
 from storage.postgres import Connection, Postgres, Record
+from storage.users import hold_present_user
 
 MAX_RUNS_OF_USER = 3
 """Answers that one user has made at once: a person reads one, and has two more devices."""
@@ -134,11 +135,11 @@ class RunTable:
 
         Sent again under the same `client_id` it gives the run that there is. Without `conversation_id` (incognito)
         no message is stored. A `revision` is never enqueued. Raises CONVERSATION_NOT_FOUND, MESSAGE_NOT_FOUND,
-        TOO_MANY_RUNS, CONVERSATION_BUSY, QUEUE_FULL.
+        TOO_MANY_RUNS, CONVERSATION_BUSY, QUEUE_FULL, and LOGIN_REQUIRED after the account was deleted.
         """
         async with self._postgres.transaction() as connection:
             # One at a time for each user: the checks below and the row that they are for are then one step.
-            await connection.execute("SELECT pg_advisory_xact_lock(hashtextextended($1, 0))", user_id)
+            await hold_present_user(connection, user_id)
             if client_id is not None and (existing := await _resent(connection, user_id, client_id)) is not None:
                 return existing, False
             if conversation_id is not None:
@@ -499,7 +500,8 @@ async def _check_conversation(connection: Connection, conversation_id: UUID, use
                 INSERT INTO chat.conversations (id, user_id) VALUES ($1, $2) ON CONFLICT (id) DO NOTHING
                 RETURNING user_id
             )
-            INSERT INTO chat.users (id) SELECT user_id FROM made ON CONFLICT (id) DO NOTHING
+            INSERT INTO chat.users AS known (id) SELECT user_id FROM made
+            ON CONFLICT (id) DO UPDATE SET erased_at = NULL WHERE known.erased_at IS NOT NULL
             """,
             conversation_id,
             user_id,

@@ -1,9 +1,42 @@
 """Who logs in, in PostgreSQL: what WeChat calls them, and when they were last here. Sessions are `accounts.py`'s.
 
-Rows of people who begin otherwise are made in the statements that store their first conversation.
+Rows of people who begin otherwise are made in the statements that store their first conversation. A row with
+`erased_at` is of somebody who has just deleted the account.
 """
 
-from storage.postgres import Postgres
+from datetime import timedelta
+
+from protocol.errors import LOGIN_REQUIRED, OperationError
+from storage.postgres import Connection, Postgres
+
+REFUSED_FOR = timedelta(minutes=1)
+"""How long nothing is kept for a deleted account that has not logged in again: its other devices hear of the end
+within five seconds, and a login that could not be noted has to wait no longer."""
+
+KEEP_ERASED = timedelta(hours=1)
+"""How long is known that an account was deleted."""
+
+
+async def hold_user(connection: Connection, user_id: str) -> None:
+    """Until the transaction ends, nobody else begins a run of the user or changes which conversations there are."""
+    await connection.execute("SELECT pg_advisory_xact_lock(hashtextextended($1, 0))", user_id)
+
+
+async def was_erased(connection: Connection, user_id: str) -> bool:
+    """Whether the user, whom the transaction holds, has deleted the account and not logged in since."""
+    erased: bool = await connection.fetchval(
+        "SELECT EXISTS (SELECT FROM chat.users WHERE id = $1 AND erased_at > clock_timestamp() - $2::interval)",
+        user_id,
+        REFUSED_FOR,
+    )
+    return erased
+
+
+async def hold_present_user(connection: Connection, user_id: str) -> None:
+    """Hold the user as `hold_user` does, to keep something. Raises LOGIN_REQUIRED after the account was deleted."""
+    await hold_user(connection, user_id)
+    if await was_erased(connection, user_id):
+        raise OperationError(LOGIN_REQUIRED)
 
 
 class Users:
@@ -19,9 +52,19 @@ class Users:
                 """
                 INSERT INTO chat.users AS known (id, openid, unionid) VALUES ($1, $2, $3)
                 ON CONFLICT (id) DO UPDATE SET
-                    openid = excluded.openid, unionid = coalesce(excluded.unionid, known.unionid), seen_at = now()
+                    openid = excluded.openid, unionid = coalesce(excluded.unionid, known.unionid), seen_at = now(),
+                    created_at = CASE WHEN known.erased_at IS NULL THEN known.created_at ELSE now() END,
+                    erased_at = NULL
                 """,
                 user_id,
                 openid,
                 unionid,
             )
+
+    async def forget_erased(self) -> int:
+        """Forget who deleted the account KEEP_ERASED ago; returns how many."""
+        async with self._postgres.connection() as connection:
+            rows = await connection.fetch(
+                "DELETE FROM chat.users WHERE erased_at < now() - $1::interval RETURNING true", KEEP_ERASED
+            )
+        return len(rows)

@@ -20,6 +20,7 @@ from protocol.watchlist import (
     WatchlistState,
 )
 from storage.postgres import Connection, Postgres, Record
+from storage.users import hold_present_user
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,8 +147,12 @@ class Watchlist:
         return [WatchlistRow(**row) for row in rows[:limit]], len(rows) > limit
 
     async def add(self, *, user_id: str, tmdb_id: int, state: WatchlistState) -> WatchlistRow:
-        """Put a film into the list or change its state, as the user's own word. Raises WATCHLIST_FULL."""
+        """Put a film into the list or change its state, as the user's own word.
+
+        Raises WATCHLIST_FULL, and LOGIN_REQUIRED after the account was deleted.
+        """
         async with self._postgres.transaction() as connection:
+            await hold_present_user(connection, user_id)
             change = await _next_changes(connection, user_id, 1)
             row = await connection.fetchrow(_ADD, user_id, tmdb_id, state, change, MAX_ITEMS)
             if row is None:
@@ -172,9 +177,10 @@ class Watchlist:
         """Note what a chat said of films, each film once: all of it or nothing, and once for a request.
 
         Repeated, it gives what was noted the first time. What the list says already is left out, and so are new films
-        beyond MAX_ITEMS.
+        beyond MAX_ITEMS. Raises LOGIN_REQUIRED after the account was deleted.
         """
         async with self._postgres.transaction() as connection:
+            await hold_present_user(connection, user_id)
             first_change = await _next_changes(connection, user_id, len(wishes))
             capture_id = await connection.fetchval(
                 """

@@ -18,6 +18,8 @@ from storage.enrichment import Enrichment, EnrichmentLog
 from storage.ownership import RunTable
 from storage.postgres import Postgres
 from storage.redis import SESSION, USER_SESSIONS, Redis
+from storage.users import Users
+from storage.watchlist import Watchlist
 from tests.clients import PATIENCE_S, Frame, SocketClient, Transport, socket_client
 from tests.conftest import ModelNode
 from tests.node import TestNode, serving
@@ -69,7 +71,7 @@ async def rows_of(postgres: Postgres, user_id: str) -> dict[str, int]:
         }
         return rows | {
             "chat.users": await connection.fetchval(
-                "SELECT count(*) FROM chat.users WHERE $1 IN (id, adopted_by)", user_id
+                "SELECT count(*) FROM chat.users WHERE $1 IN (id, adopted_by) AND erased_at IS NULL", user_id
             )
         }
 
@@ -252,6 +254,67 @@ async def test_a_login_does_not_wait_for_who_holds_the_table(node: TestNode, pos
     async with postgres.transaction() as connection, socket_client(node.url) as client:
         await connection.execute("LOCK TABLE chat.users IN ACCESS EXCLUSIVE MODE")
         assert (await client.login())["code"] == 0
+
+
+async def test_nothing_is_kept_for_a_deleted_account_until_its_next_login(
+    model_node: ModelNode, postgres: Postgres, redis: Redis
+) -> None:
+    openid = f"o{uuid.uuid4().hex}"
+    async with socket_client(model_node.url) as client, socket_client(model_node.url) as guest:
+        await client.login(model_node.wechat.issue_code(openid))
+        made = (await client.call({"type": "conversation_create"}))["data"]
+        user_id = await user_of(postgres, made["id"])
+        # As a deletion on another device, of which this socket has not heard.
+        await belongings.Belongings(postgres, redis).erase(user_id)
+        secret = await guests_secret(model_node)
+        for message in (
+            {"type": "chat", "query": "你好"},
+            {"type": "chat", "query": "你好", "stream": True, "incognito": True},
+            {"type": "conversation_create"},
+            {"type": "watchlist_add", "tmdb_id": 603, "state": "watched"},
+            {"type": "adopt_guest", "secret": secret},
+        ):
+            refused = await client.call(message)
+            assert (refused["code"], refused["reason"], refused["retryable"]) == (401, "login_required", False)
+        with pytest.raises(OperationError, match="login_required"):
+            await Watchlist(postgres).capture(user_id=user_id, request_id="r", wishes=[])
+        await EnrichmentLog(postgres).write(Enrichment(uuid.uuid4().hex, user_id, "问", "title", "found", 1))
+        assert not any((await rows_of(postgres, user_id)).values())
+        assert "profile" not in (await client.call({"type": "account_export"}))["data"]
+        # Who logs in again begins anew.
+        await guest.login(model_node.wechat.issue_code(openid))
+        assert (await guest.call({"type": "conversation_create"}))["code"] == 0
+        assert (await guest.call({"type": "adopt_guest", "secret": secret}))["data"]["conversations"] == 1
+        assert (await guest.call({"type": "account_export"}))["data"]["profile"]["openid"] == openid
+
+
+async def guests_secret(model_node: ModelNode) -> str:
+    """That of a guest who has one answer."""
+    async with httpx.AsyncClient(base_url=model_node.url, trust_env=False) as http:
+        reply = await http.post("/wechat/chat", json={"query": "你好", "openid": uuid.uuid4().hex})
+    secret: str = reply.json()["data"]["guest_secret"]
+    return secret
+
+
+async def test_that_an_account_was_deleted_is_forgotten_too(postgres: Postgres, redis: Redis) -> None:
+    lately, before = (f"wx_{uuid.uuid4().hex}" for _ in range(2))
+    erasing = belongings.Belongings(postgres, redis)
+    for user_id in (lately, before):
+        await erasing.erase(user_id)
+    async with postgres.connection() as connection:
+        await connection.execute("UPDATE chat.users SET erased_at = now() - interval '2 h' WHERE id = $1", before)
+        assert await Users(postgres).forget_erased() >= 1
+        kept = await connection.fetch("SELECT id FROM chat.users WHERE id = ANY($1)", [lately, before])
+    assert [row["id"] for row in kept] == [lately]
+
+
+async def test_who_came_back_unnoted_is_not_forgotten(postgres: Postgres, redis: Redis) -> None:
+    user_id = f"wx_{uuid.uuid4().hex}"
+    await belongings.Belongings(postgres, redis).erase(user_id)
+    async with postgres.connection() as connection:
+        await connection.execute("UPDATE chat.users SET erased_at = now() - interval '2 min' WHERE id = $1", user_id)
+        await begun(RunTable(postgres), user_id, uuid.uuid4())
+        assert await connection.fetchval("SELECT erased_at IS NULL FROM chat.users WHERE id = $1", user_id)
 
 
 async def begun(table: RunTable, user_id: str, conversation_id: uuid.UUID) -> str:

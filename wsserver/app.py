@@ -192,6 +192,7 @@ async def running(settings: Settings, listener: socket.socket, services: Service
         conversation_table = ConversationTable(postgres, redis)
         news = News(UserNews(redis), ownership.node)
         watchlist = Watchlist(postgres)
+        users = Users(postgres)
         answering = Answering(
             hub,
             table=table,
@@ -220,7 +221,7 @@ async def running(settings: Settings, listener: socket.socket, services: Service
         dispatcher = Dispatcher(
             OPERATIONS,
             (
-                account_handlers(authenticator, Users(postgres)),
+                account_handlers(authenticator, users),
                 belongings_handlers(Belongings(postgres, redis), authenticator, hub),
                 chat_handlers(chats),
                 conversation_handlers(conversation_table, conversations, hub, news),
@@ -280,6 +281,7 @@ async def running(settings: Settings, listener: socket.socket, services: Service
             "outbox": GraphOutbox(postgres).purge,
             "conversations": conversation_table.purge,
             "captures": watchlist.forget_captures,
+            "deleted accounts": users.forget_erased,
             "films": movies.drop_older_than,
             "people": People(postgres).drop_older_than,
             "shows": TvShows(postgres).drop_older_than,
