@@ -69,7 +69,8 @@ RUN_LOG = Key("cw:{{run:{}}}:log", RESUME_WINDOW_S, "stream: the frames of a run
 RATE = Key("cw:rate:{}", 60, "zset: when a user or an address did what is limited, within the last minute")
 USER_SOCKETS = Key("cw:sockets:{}", 60, "hash: a user's sockets: since when, last seen when, on which node")
 REPLACED = Key("cw:replaced:{}", 60, "list: sockets of a node that lost their place to newer ones")
-NEWS = Key("cw:news:{}", 60, "list: frames that other nodes leave for users who have sockets on a node")
+# Not cw:news, where older nodes leave entries of another shape, and read them: neither may trip over the other's.
+NEWS = Key("cw:told:{}", 60, "list: frames that other nodes leave for users who have sockets on a node")
 BUDGET = Key("cw:budget:{}", 7200, "hash: when a vendor may be called again by all nodes together, and their pause")
 FILM_MISSING = Key("cw:film:missing:{}", 86_400, "empty: TMDB has no film of this id, and need not be asked today")
 FILM_CLAIM = Key("cw:film:claim:{}", 10, "who is fetching a film from TMDB, so that nobody else does")

@@ -92,6 +92,19 @@ async def test_a_new_name_and_a_deletion_are_told_to_every_socket(devices: Devic
     assert devices.stranger.news == []
 
 
+async def test_what_an_older_node_leaves_keeps_nobody_from_being_told(
+    devices: Devices, node: TestNode, redis: Redis
+) -> None:
+    older = f"cw:news:{node.node.ownership.node}"
+    # It knew nothing of runs.
+    await redis.rpush(older, b'["nobody","{}"]')
+    await redis.expire(older, 60)
+    await devices.asking.call(
+        {"type": "conversation_rename", "conversation_id": devices.conversation_id, "title": "新"}
+    )
+    assert (await devices.elsewhere.hear())["data"]["change"] == "renamed"
+
+
 async def test_a_conversation_without_a_title_is_told_without_one(client: SocketClient) -> None:
     made = (await client.call({"type": "conversation_create"}))["data"]["id"]
     await client.call({"type": "conversation_delete", "conversation_id": made})
