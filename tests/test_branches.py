@@ -2,9 +2,11 @@
 
 import asyncio
 import contextlib
+import random
 import uuid
 from collections.abc import AsyncIterator
 from datetime import timedelta
+from pathlib import Path
 
 import httpx
 import pytest
@@ -31,6 +33,7 @@ from tests.clients import (
 from tests.clients import text_of as shown
 from tests.conftest import ModelNode
 from tests.databases import fresh_database
+from tests.node import TestNode, serving
 from tests.standins.llm import breaks_off, fails, says, stalls
 from tests.standins.server import Gate
 
@@ -335,6 +338,40 @@ async def test_two_who_answer_again_at_once_do_it_one_after_the_other(model_node
         items = await page(one)
         assert len(items[1]["siblings"]) == 1 + len(made)
         assert items[1]["id"] in [reply["data"]["id"] for reply in made]
+
+
+async def test_whatever_is_done_at_once_on_two_nodes_a_page_is_one_path_from_a_first_message(
+    node: TestNode, services: Services, data_dir: Path, postgres: Postgres
+) -> None:
+    async with contextlib.AsyncExitStack() as stack:
+        second = await stack.enter_async_context(serving(services, data_dir))
+        sockets = [await stack.enter_async_context(socket_client(url)) for url in (node.url, second.url, node.url)]
+        await sockets[0].login()
+        for other in sockets[1:]:
+            assert (await other.call({"type": "auth", "token": sockets[0].token}))["code"] == 0
+        first = await ask(sockets[0], "你好")
+        conversation_id, known = first["conversation_id"], [first["id"]]
+
+        async def act(socket: SocketClient, pick: random.Random) -> None:
+            for _ in range(20):
+                known.extend(item["id"] for item in await page(socket))
+                kind = pick.choice(("chat", "regenerate", "edit", "branch_choose", "branch_choose"))
+                message: Frame = {"type": kind}
+                if kind != "chat":
+                    message["message_id"] = pick.choice(known)
+                if kind in ("chat", "edit"):
+                    message["query"] = "你好"
+                reply = await socket.call(message)
+                assert reply["code"] == 0 or reply["reason"] == "conversation_busy", reply
+
+        await asyncio.gather(*(act(socket, random.Random(seed)) for seed, socket in enumerate(sockets)))
+        async with postgres.connection() as connection:
+            rows = await connection.fetch(
+                "SELECT id, parent_id, chosen FROM chat.messages WHERE conversation_id = $1 ORDER BY position",
+                uuid.UUID(conversation_id),
+            )
+        branch = [row for row in rows if row["chosen"]]
+        assert [row["parent_id"] for row in branch] == [None, *(row["id"] for row in branch[:-1])]
 
 
 @pytest.fixture
