@@ -331,7 +331,7 @@ class RunTable:
         return [Ended(_run(row), row["owner_beats"]) for row in rows]
 
     async def forgotten(self, request_ids: Sequence[str]) -> list[str]:
-        """Those of the runs that there are no more: their account or their conversation was deleted for good."""
+        """Those of the runs that there are no more: deleted with their account or conversation, or over for days."""
         async with self._postgres.connection() as connection:
             rows = await connection.fetch(
                 """

@@ -8,6 +8,7 @@ import pytest
 from tests.clients import PATIENCE_S
 from wsserver import tasks
 from wsserver.tasks import Tasks
+from wsserver.watch import keep_looking
 
 
 async def test_a_task_that_swallowed_its_cancellation_is_cancelled_again(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -67,3 +68,18 @@ async def test_the_owner_that_is_cancelled_takes_its_tasks_along() -> None:
         with contextlib.suppress(asyncio.CancelledError):
             await owning
     assert ended.is_set()
+
+
+async def test_a_look_that_fails_as_nobody_foresaw_does_not_end_a_watch() -> None:
+    looks = asyncio.Semaphore(0)
+    changed = asyncio.Event()
+
+    async def look() -> None:
+        looks.release()
+        changed.set()
+        raise ValueError("an entry that nobody foresaw")
+
+    async with asyncio.timeout(PATIENCE_S), Tasks().open() as owned:
+        owned.spawn(keep_looking(look, changed, "everything"), name="watch")
+        for _ in range(2):
+            await looks.acquire()

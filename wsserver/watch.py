@@ -181,6 +181,10 @@ async def keep_looking(look: Callable[[], Awaitable[None]], changed: asyncio.Eve
             # It answered, and refused: nobody is closed for that either.
             log.exception("watch was refused", watch=what)
             await asyncio.sleep(LOOK_S)
+        except Exception:
+            # One entry that nobody foresaw must not end the watch: revoked sessions would stay open here for good.
+            log.exception("watch failed", watch=what)
+            await asyncio.sleep(LOOK_S)
         else:
             away = False
         with contextlib.suppress(TimeoutError):
