@@ -20,6 +20,7 @@ var SOCKET_AGAIN_MS = 60000 // while HTTP is used, how often a socket is tried b
 var CALL_MS = 30000 // how long a request may take, waiting for the network included
 var REQUEST_MS = 60000 // WeChat's own bound of wx.request
 var LOGIN_MS = 10000 // how long WeChat may take for a code
+var LOGIN_REPLY_MS = 30000 // as long for the code, and as long for the server to ask WeChat about it
 var BUSY_MS = 2000 // another device's answer in the same conversation ends any moment
 var SAVE_MS = 1000 // an answer that grows is put into storage at most so often
 var SENDS_PER_S = 15 // the server takes 20 messages a second, 40 at once
@@ -156,6 +157,7 @@ function SocketLink(client) {
   this._queue = []
   this._tokens = SEND_BURST
   this._filledAt = Date.now()
+  this._pongDueAt = null
   this._timers = {}
 }
 
@@ -191,6 +193,7 @@ SocketLink.prototype._after = function (name, ms, then) {
 SocketLink.prototype._hear = function (text) {
   this.heard = true
   clearTimeout(this._timers.pong)
+  this._pongDueAt = null
   var frame = parsed(text)
   if (frame === null) return
   if (frame.type === 'connected') this._greeted(frame.server || {})
@@ -210,6 +213,12 @@ SocketLink.prototype._greeted = function (server) {
 SocketLink.prototype._logIn = function () {
   var link = this
   this._logins += 1
+  if (!this.ready) {
+    // The connection may die before the login is answered, and there are no pings yet that would show it.
+    this._after('login', LOGIN_REPLY_MS, function () {
+      link.lose(1006)
+    })
+  }
   this.client._credential(function (message) {
     if (link.dead) return
     link._loginId = message.id
@@ -224,6 +233,7 @@ SocketLink.prototype._loggedIn = function (frame) {
   var verdict = this.client._takeLogin(frame)
   if (verdict === 'in') {
     if (this.ready) return
+    clearTimeout(this._timers.login)
     this.ready = true
     this.readyAt = Date.now()
     this._beat()
@@ -261,7 +271,11 @@ SocketLink.prototype._beat = function () {
 /** Ask whether the server is still there; without any answer in time the socket is given up. */
 SocketLink.prototype.probe = function (patienceMs) {
   var link = this
+  var dueAt = Date.now() + patienceMs
   this._send({ type: 'ping' })
+  // The next ping does not put off what the one before it waits for.
+  if (this._pongDueAt !== null && this._pongDueAt <= dueAt) return
+  this._pongDueAt = dueAt
   this._after('pong', patienceMs, function () {
     link.lose(1006)
   })

@@ -22,7 +22,7 @@ class Device(Protocol):
     """A client in use."""
 
     async def ask(self, question: str) -> None:
-        """Ask, now or as soon as it is logged in; come back at once."""
+        """Ask, now or as soon as it is logged in; come back at once. No question waits for the answer to another."""
 
     async def shown(self, question: str) -> Shown: ...
 
@@ -35,8 +35,6 @@ class Device(Protocol):
 
 class Adapter(Protocol):
     """A kind of client."""
-
-    name: str
 
     def open(self, url: str) -> contextlib.AbstractAsyncContextManager[Device]:
         """A new client that connects to `ws://…` and stays until the block ends.
