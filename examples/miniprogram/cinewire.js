@@ -11,6 +11,7 @@
 var PING_S = 25 // until `connected` says what the server wants
 var PONG_MS = 10000 // no frame for so long after a ping: the socket is dead, whatever WeChat says of it
 var CONNECT_MS = 8000 // a network that swallows the handshake answers nothing at all
+var CLOSED_MS = 500 // a socket that takes nothing more is closed, and says within this time why
 var SUSPEND_MS = 5000 // WeChat cuts sockets when a mini program was in the background for so long
 var BACKOFF_MS = 500 // first wait before coming back; doubled each time
 var MAX_BACKOFF_MS = 30000
@@ -158,6 +159,7 @@ function SocketLink(client) {
   this._tokens = SEND_BURST
   this._filledAt = Date.now()
   this._pongDueAt = null
+  this._failed = false
   this._timers = {}
 }
 
@@ -215,7 +217,7 @@ SocketLink.prototype._logIn = function () {
   this._logins += 1
   if (!this.ready) {
     // The connection may die before the login is answered, and there are no pings yet that would show it.
-    this._after('login', LOGIN_REPLY_MS, function () {
+    this._after('login', this.client._times.loginMs, function () {
       link.lose(1006)
     })
   }
@@ -315,10 +317,20 @@ SocketLink.prototype._drain = function () {
     this._task.send({
       data: JSON.stringify(this._queue.shift()),
       fail: function () {
-        link.lose(1006)
+        link._sendFailed()
       }
     })
   }
+}
+
+/** The code may forbid to come back, and comes after this. */
+SocketLink.prototype._sendFailed = function () {
+  var link = this
+  if (this._failed || this.dead) return
+  this._failed = true
+  this._after('closed', CLOSED_MS, function () {
+    link.lose(1006)
+  })
 }
 
 /** The socket is gone, or shall be: whoever says it first is believed. */
@@ -549,7 +561,7 @@ function parsed(text) {
 
 /**
  * `options.url` is the server's address, `https://…` without a path. Others are for tests and unusual servers:
- * `socketUrl`, `wx`, `storagePrefix`, and the times `connectMs`, `pongMs`, `suspendMs`, `backoffMs`, `socketAgainMs`.
+ * `socketUrl`, `wx`, `storagePrefix`, and the times `connectMs`, `loginMs`, `pongMs`, `suspendMs`, `backoffMs`, `socketAgainMs`.
  */
 function Client(options) {
   this._wx = options.wx || wx
@@ -558,6 +570,7 @@ function Client(options) {
   this._prefix = options.storagePrefix || 'cinewire.'
   this._times = {
     connectMs: options.connectMs || CONNECT_MS,
+    loginMs: options.loginMs || LOGIN_REPLY_MS,
     pongMs: options.pongMs || PONG_MS,
     suspendMs: options.suspendMs || SUSPEND_MS,
     backoffMs: options.backoffMs || BACKOFF_MS,
