@@ -12,6 +12,7 @@ from websockets.exceptions import ConnectionClosed
 from protocol.errors import CLOSE_CODES
 from tests.clients import PATIENCE_S
 from tests.conformance.adapter import Adapter, Device
+from tests.conformance.example_client import ExampleAdapter
 from tests.conformance.miniprogram import MiniProgramAdapter
 from tests.conformance.python_client import SILENCE_S, Phone, PythonAdapter
 from tests.conformance.rules import RULES_FILE, Rule, rules
@@ -34,6 +35,7 @@ def _mini_program() -> Adapter:
 
 ADAPTERS: dict[str, Callable[[], Adapter]] = {
     "tests/faults/client.py": PythonAdapter,
+    "examples/client.py": ExampleAdapter,
     "examples/miniprogram/cinewire.js": _mini_program,
 }
 """Each client that must keep the rules, and what makes its adapter, or leaves it out where that cannot be had."""

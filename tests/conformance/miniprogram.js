@@ -10,7 +10,7 @@ const readline = require('node:readline')
 const vm = require('node:vm')
 const { Phone } = require('../miniprogram/phone')
 
-const SPEED = 40
+const SPEED = 60
 
 /** How long the server is waited for, in real time: sped up, the library's own ten seconds are too short on a busy machine. */
 const PATIENCE_MS = 1000

@@ -33,6 +33,8 @@ class Stage:
         """Which part of the play a connection has: the first that comes has the first."""
         self._tokens = 0
         self._names: dict[str, Any] = {}
+        self._asked: dict[str, str] = {}
+        """The `id` of the question of a run, which all its frames have."""
 
     @contextlib.asynccontextmanager
     async def open(self) -> AsyncIterator[str]:
@@ -150,6 +152,10 @@ class Stage:
         return {key: value for key, value in filled.items() if value is not LEFT_OUT}
 
     async def _say(self, socket: ServerConnection, frame: Frame) -> None:
+        if frame["type"] == "chat_processing":
+            self._asked[frame["data"]["request_id"]] = frame["id"]
+        elif "seq" in frame:
+            frame = {**frame, "id": self._asked[frame["request_id"]]}
         await socket.send(json.dumps(frame))
 
 
