@@ -37,7 +37,7 @@ class Adapter(Protocol):
     """A kind of client."""
 
     def open(self, url: str) -> contextlib.AbstractAsyncContextManager[Device]:
-        """A new client that connects to `ws://…` and stays until the block ends.
+        """A new client that connects to `ws://…` and stays until the block ends; HTTP is at the same host and port.
 
         In a hurry: it speaks or leaves after two seconds of silence at most.
         """
