@@ -382,7 +382,13 @@ class Answer:
                     again_after_s = wait_s(read_error(frame))
                 elif frame is not None:
                     self._begin(frame, inbox)
+                    begun_at = self.seq
                     while (frame := await inbox.get()) is not None:
+                        if frame["seq"] <= self.seq:
+                            continue
+                        # What is missing is asked for, but not again of who was just asked for it.
+                        if self._misses(frame) and (message is self.asked or self.seq > begun_at):
+                            break
                         typed = self._take(frame)
                         if typed is not None:
                             yield typed
@@ -419,8 +425,11 @@ class Answer:
         for seq, part in enumerate(parts, self.seq + 1):
             put(inbox, {"type": part.TYPE, "seq": seq, **part.wire()})
 
+    def _misses(self, frame: Frame) -> bool:
+        return bool(frame["seq"] > self.seq + 1) and frame["type"] != Restart.TYPE
+
     def _take(self, frame: Frame) -> ChatFrame | None:
-        if frame["seq"] != self.seq + 1 and frame["type"] != Restart.TYPE:
+        if self._misses(frame):
             raise WrongReplyError(f"{frame['type']} {frame['seq']} after {self.seq}")
         self.seq = frame["seq"]
         if frame["type"] == "error":

@@ -721,13 +721,33 @@ async def test_what_came_into_the_world_later_is_no_mistake(scripted: ScriptedNo
     assert changed == []
 
 
-async def test_a_frame_that_is_missing_is_said_and_not_passed_over(scripted: ScriptedNode) -> None:
-    async def skip(guest: Guest, message: Frame) -> None:
-        await guest.reply(message, {"request_id": "r", "conversation_id": None}, "chat_processing")
-        for seq in (1, 3):
-            await guest.say(encode_frame("r", seq, Chunk("答"), message["id"]))
+async def skip_the_second(guest: Guest, message: Frame) -> None:
+    await guest.reply(message, {"request_id": "r", "conversation_id": None}, "chat_processing")
+    for seq in (1, 1, 3):
+        await guest.say(encode_frame("r", seq, Chunk("答"), message["id"]))
 
-    scripted.on["chat"] = skip
+
+async def test_a_frame_that_is_missing_is_asked_for_and_one_that_was_had_dropped(scripted: ScriptedNode) -> None:
+    asked_from: list[int] = []
+
+    async def say_the_rest(guest: Guest, message: Frame) -> None:
+        asked_from.append(message["after_seq"])
+        await guest.reply(message, {"recovered": True, "last_seq": 3, "running": True}, "resume_response")
+        for seq, frame in ((2, Chunk("复")), (3, Chunk("案")), (4, Complete("答复案", None, "stop", None))):
+            await guest.say(encode_frame("r", seq, frame, None))
+
+    scripted.on |= {"chat": skip_the_second, "resume": say_the_rest}
+    async with user_of(scripted).open() as client:
+        assert await text_of(client) == "答复案"
+    assert asked_from == [1]
+
+
+async def test_a_frame_that_is_missing_for_good_is_said_and_not_passed_over(scripted: ScriptedNode) -> None:
+    async def skip_it_again(guest: Guest, message: Frame) -> None:
+        await guest.reply(message, {"recovered": True, "last_seq": 3, "running": True}, "resume_response")
+        await guest.say(encode_frame("r", 3, Chunk("答"), None))
+
+    scripted.on |= {"chat": skip_the_second, "resume": skip_it_again}
     async with user_of(scripted).open() as client:
         with pytest.raises(WrongReplyError):
             await text_of(client)

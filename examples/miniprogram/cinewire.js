@@ -11,6 +11,7 @@
 var PING_S = 25 // until `connected` says what the server wants
 var PONG_MS = 10000 // no frame for so long after a ping: the socket is dead, whatever WeChat says of it
 var CONNECT_MS = 8000 // a network that swallows the handshake answers nothing at all
+var CLOSED_MS = 500 // a socket that takes nothing more is closed, and says within this time why
 var SUSPEND_MS = 5000 // WeChat cuts sockets when a mini program was in the background for so long
 var BACKOFF_MS = 500 // first wait before coming back; doubled each time
 var MAX_BACKOFF_MS = 30000
@@ -20,6 +21,7 @@ var SOCKET_AGAIN_MS = 60000 // while HTTP is used, how often a socket is tried b
 var CALL_MS = 30000 // how long a request may take, waiting for the network included
 var REQUEST_MS = 60000 // WeChat's own bound of wx.request
 var LOGIN_MS = 10000 // how long WeChat may take for a code
+var LOGIN_REPLY_MS = 30000 // as long for the code, and as long for the server to ask WeChat about it
 var BUSY_MS = 2000 // another device's answer in the same conversation ends any moment
 var SAVE_MS = 1000 // an answer that grows is put into storage at most so often
 var SENDS_PER_S = 15 // the server takes 20 messages a second, 40 at once
@@ -156,6 +158,8 @@ function SocketLink(client) {
   this._queue = []
   this._tokens = SEND_BURST
   this._filledAt = Date.now()
+  this._pongDueAt = null
+  this._failed = false
   this._timers = {}
 }
 
@@ -191,6 +195,7 @@ SocketLink.prototype._after = function (name, ms, then) {
 SocketLink.prototype._hear = function (text) {
   this.heard = true
   clearTimeout(this._timers.pong)
+  this._pongDueAt = null
   var frame = parsed(text)
   if (frame === null) return
   if (frame.type === 'connected') this._greeted(frame.server || {})
@@ -210,6 +215,12 @@ SocketLink.prototype._greeted = function (server) {
 SocketLink.prototype._logIn = function () {
   var link = this
   this._logins += 1
+  if (!this.ready) {
+    // The connection may die before the login is answered, and there are no pings yet that would show it.
+    this._after('login', this.client._times.loginMs, function () {
+      link.lose(1006)
+    })
+  }
   this.client._credential(function (message) {
     if (link.dead) return
     link._loginId = message.id
@@ -224,6 +235,7 @@ SocketLink.prototype._loggedIn = function (frame) {
   var verdict = this.client._takeLogin(frame)
   if (verdict === 'in') {
     if (this.ready) return
+    clearTimeout(this._timers.login)
     this.ready = true
     this.readyAt = Date.now()
     this._beat()
@@ -261,7 +273,11 @@ SocketLink.prototype._beat = function () {
 /** Ask whether the server is still there; without any answer in time the socket is given up. */
 SocketLink.prototype.probe = function (patienceMs) {
   var link = this
+  var dueAt = Date.now() + patienceMs
   this._send({ type: 'ping' })
+  // The next ping does not put off what the one before it waits for.
+  if (this._pongDueAt !== null && this._pongDueAt <= dueAt) return
+  this._pongDueAt = dueAt
   this._after('pong', patienceMs, function () {
     link.lose(1006)
   })
@@ -301,10 +317,20 @@ SocketLink.prototype._drain = function () {
     this._task.send({
       data: JSON.stringify(this._queue.shift()),
       fail: function () {
-        link.lose(1006)
+        link._sendFailed()
       }
     })
   }
+}
+
+/** The code may forbid to come back, and comes after this. */
+SocketLink.prototype._sendFailed = function () {
+  var link = this
+  if (this._failed || this.dead) return
+  this._failed = true
+  this._after('closed', CLOSED_MS, function () {
+    link.lose(1006)
+  })
 }
 
 /** The socket is gone, or shall be: whoever says it first is believed. */
@@ -535,7 +561,7 @@ function parsed(text) {
 
 /**
  * `options.url` is the server's address, `https://…` without a path. Others are for tests and unusual servers:
- * `socketUrl`, `wx`, `storagePrefix`, and the times `connectMs`, `pongMs`, `suspendMs`, `backoffMs`, `socketAgainMs`.
+ * `socketUrl`, `wx`, `storagePrefix`, and the times `connectMs`, `loginMs`, `pongMs`, `suspendMs`, `backoffMs`, `socketAgainMs`.
  */
 function Client(options) {
   this._wx = options.wx || wx
@@ -544,6 +570,7 @@ function Client(options) {
   this._prefix = options.storagePrefix || 'cinewire.'
   this._times = {
     connectMs: options.connectMs || CONNECT_MS,
+    loginMs: options.loginMs || LOGIN_REPLY_MS,
     pongMs: options.pongMs || PONG_MS,
     suspendMs: options.suspendMs || SUSPEND_MS,
     backoffMs: options.backoffMs || BACKOFF_MS,

@@ -22,7 +22,7 @@ class Device(Protocol):
     """A client in use."""
 
     async def ask(self, question: str) -> None:
-        """Ask, now or as soon as it is logged in; come back at once."""
+        """Ask, now or as soon as it is logged in; come back at once. No question waits for the answer to another."""
 
     async def shown(self, question: str) -> Shown: ...
 
@@ -36,10 +36,8 @@ class Device(Protocol):
 class Adapter(Protocol):
     """A kind of client."""
 
-    name: str
-
     def open(self, url: str) -> contextlib.AbstractAsyncContextManager[Device]:
-        """A new client that connects to `ws://…` and stays until the block ends.
+        """A new client that connects to `ws://…` and stays until the block ends; HTTP is at the same host and port.
 
         In a hurry: it speaks or leaves after two seconds of silence at most.
         """

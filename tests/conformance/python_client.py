@@ -65,7 +65,6 @@ class PythonAdapter:
     """It opens clients of this project's own tests."""
 
     def __init__(self, kind: type[Phone] = Phone) -> None:
-        self.name = f"tests.faults.client {kind.__name__}"
         self._kind = kind
 
     @contextlib.asynccontextmanager

@@ -20,7 +20,9 @@ class Rule:
     given: str
     when: str
     then: str
-    play: list[list[Step]]
+    play: list[list[Step]] = field(default_factory=list)
+    requests: list[dict[str, Any]] = field(default_factory=list)
+    """The play, where sockets are not to be had."""
     questions: list[str] = field(default_factory=lambda: ["one"])
     ends: dict[str, Any] = field(default_factory=dict)
 

@@ -16,6 +16,9 @@ from tests.conformance.rules import Rule, Step
 
 Frame = dict[str, Any]
 
+LEFT_OUT = object()
+"""What is said in answer to a message without an `id` has none."""
+
 
 class Stage:
     """Plays once. `over` is set when all was played; what a client does wrong is in `wrong`."""
@@ -30,6 +33,8 @@ class Stage:
         """Which part of the play a connection has: the first that comes has the first."""
         self._tokens = 0
         self._names: dict[str, Any] = {}
+        self._asked: dict[str, str] = {}
+        """The `id` of the question of a run, which all its frames have."""
 
     @contextlib.asynccontextmanager
     async def open(self) -> AsyncIterator[str]:
@@ -120,10 +125,8 @@ class Stage:
         )
         self._tokens += 1
         data = {"openid": "o", "session_id": "s", "token": f"t{self._tokens}", "expires_in": 604_800}
-        reply = {"type": f"{name}_response", "code": 0, "message": "", "data": data}
-        if (message_id := self._names.pop("", None)) is not None:
-            reply["id"] = message_id
-        await self._say(socket, reply)
+        reply = {"type": f"{name}_response", "code": 0, "message": "", "data": data, "id": "$heard"}
+        await self._say(socket, self._filled(reply))
 
     async def _hear(self, socket: ServerConnection, wanted: Frame) -> None:
         while True:
@@ -133,7 +136,7 @@ class Stage:
             await self._say(socket, {"type": "pong", "code": 0, "message": "pong", "data": None} | _id_of(message))
             if wanted["type"] == "ping":
                 return
-        self._names[""] = message.get("id")
+        self._names["$heard"] = message.get("id", LEFT_OUT)
         for key, value in wanted.items():
             if isinstance(value, str) and value.startswith("$"):
                 assert key in message, f"{message} has no {key}"
@@ -145,9 +148,14 @@ class Stage:
         assert all(isinstance(one, str) and 1 <= len(one) <= 64 for one in ids), ids
 
     def _filled(self, frame: Frame) -> Frame:
-        return {key: self._names.get(value, value) if isinstance(value, str) else value for key, value in frame.items()}
+        filled = {k: self._names.get(value, value) if isinstance(value, str) else value for k, value in frame.items()}
+        return {key: value for key, value in filled.items() if value is not LEFT_OUT}
 
     async def _say(self, socket: ServerConnection, frame: Frame) -> None:
+        if frame["type"] == "chat_processing":
+            self._asked[frame["data"]["request_id"]] = frame["id"]
+        elif "seq" in frame:
+            frame = {**frame, "id": self._asked[frame["request_id"]]}
         await socket.send(json.dumps(frame))
 
 

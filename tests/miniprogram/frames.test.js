@@ -22,6 +22,7 @@ async function scripted(script) {
   sockets.on('connection', (socket) => {
     const say = (...frames) => frames.forEach((frame) => socket.send(JSON.stringify(frame)))
     if (script.greet !== false) say({ type: 'connected', code: 0, server: { ping_interval_s: 25, max_message_bytes: script.max || 65536 } })
+    if (script.greeted) script.greeted(socket)
     socket.on('message', (data) => {
       const message = JSON.parse(data.toString('utf8'))
       seen.push(message)
@@ -220,6 +221,15 @@ describe('frames', { concurrency: 8 }, () => {
       await world.program.state(state)
       world.program.thread.elapse()
       world.program.thread.elapse()
+      assert.equal(world.phone.opened, 1)
+    })
+  }
+
+  for (const [code, state] of [[4002, 'stopped'], [4008, 'replaced']]) {
+    test(`${code} is heeded also when it comes while something is being sent, which fails`, async () => {
+      const world = await scripted({ greeted: (socket) => socket.close(code) })
+      world.program.show()
+      await world.program.state(state)
       assert.equal(world.phone.opened, 1)
     })
   }
