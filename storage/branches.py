@@ -5,7 +5,7 @@ positions. The others are kept. Every function works in the caller's transaction
 """
 
 from dataclasses import dataclass, field
-from uuid import UUID
+from uuid import UUID, uuid4
 
 from protocol.errors import CONVERSATION_BUSY, MESSAGE_NOT_FOUND, OperationError
 from storage.chat import Place
@@ -21,6 +21,14 @@ class Question:
     place: Place
     chosen: bool
     content: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Revision:
+    """What a run does to what was said: it answers the message's question again, or it `asks_otherwise`."""
+
+    message_id: UUID
+    asks_otherwise: bool
 
 
 async def find_question(connection: Connection, *, user_id: str, message_id: UUID) -> Question:
@@ -89,3 +97,42 @@ async def cut(connection: Connection, *, conversation_id: UUID, after: int) -> N
         conversation_id,
         after,
     )
+
+
+async def revise(connection: Connection, user_id: str, request_id: str, question: str, revision: Revision) -> Place:
+    """Where the question stands that is answered again, or that is asked instead of an earlier one."""
+    earlier = await find_question(connection, user_id=user_id, message_id=revision.message_id)
+    if not earlier.chosen:
+        await choose(connection, conversation_id=earlier.conversation_id, message_id=earlier.id)
+    if not revision.asks_otherwise:
+        return earlier.place
+    await cut(connection, conversation_id=earlier.conversation_id, after=earlier.place.previous or 0)
+    return await store_question(connection, earlier.conversation_id, request_id, question)
+
+
+async def take_the_place(connection: Connection, message_id: UUID, conversation_id: UUID, *, after: int) -> None:
+    """Let an answer that was made again end the chosen branch, instead of what follows its question there."""
+    await cut(connection, conversation_id=conversation_id, after=after)
+    await connection.execute("UPDATE chat.messages SET chosen = true WHERE id = $1", message_id)
+
+
+async def store_question(connection: Connection, conversation_id: UUID, request_id: str, question: str) -> Place:
+    """Store a question at the end of the chosen branch: where it stands."""
+    row = await connection.fetchrow(
+        """
+        WITH touched AS (UPDATE chat.conversations SET updated_at = clock_timestamp() WHERE id = $2),
+        newest AS (
+            SELECT id, position FROM chat.messages WHERE conversation_id = $2 AND chosen
+            ORDER BY position DESC LIMIT 1
+        )
+        INSERT INTO chat.messages (id, conversation_id, role, content, request_id, parent_id)
+        VALUES ($1, $2, 'user', $3, $4, (SELECT id FROM newest))
+        RETURNING position, (SELECT position FROM newest) AS previous
+        """,
+        uuid4(),
+        conversation_id,
+        question,
+        request_id,
+    )
+    assert row is not None  # noqa: S101 (an insert gives a row)
+    return Place(row["position"], row["previous"])

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, Literal
-from uuid import UUID, uuid4
+from uuid import UUID
 
 import asyncpg
 
@@ -22,7 +22,7 @@ from protocol.errors import (
     TOO_MANY_RUNS,
     OperationError,
 )
-from storage.branches import Question, choose, cut, find_question
+from storage.branches import Question, Revision, find_question, revise, store_question, take_the_place
 from storage.chat import MESSAGE_COLUMNS, Place, message_of
 from storage.postgres import Connection, Postgres, Record
 from storage.users import hold_present_user
@@ -98,14 +98,6 @@ class Ended:
         return self.row.ended_s_ago or 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class Revision:
-    """What a run does to what was said: it answers the message's question again, or it `asks_otherwise`."""
-
-    message_id: UUID
-    asks_otherwise: bool
-
-
 _COLUMNS = """request_id, user_id, session_id, client_id, conversation_id, state, epoch, takeovers, position, previous,
     extract(epoch FROM clock_timestamp() - ended_at)::double precision AS ended_s_ago, request"""
 
@@ -147,9 +139,9 @@ class RunTable:
             state = await _room(connection, user_id, conversation_id, enqueue=enqueue)
             place = None
             if revision is not None:
-                place = await _revise(connection, user_id, request_id, question, revision)
+                place = await revise(connection, user_id, request_id, question, revision)
             elif conversation_id is not None and state == "running":
-                place = await _store_question(connection, conversation_id, request_id, question)
+                place = await store_question(connection, conversation_id, request_id, question)
             row = await connection.fetchrow(
                 f"""
                 WITH first AS (
@@ -215,7 +207,7 @@ class RunTable:
                 )
                 if not still:
                     continue
-                place = await _store_question(connection, row["conversation_id"], row["request_id"], row["question"])
+                place = await store_question(connection, row["conversation_id"], row["request_id"], row["question"])
                 started.append(
                     await connection.fetchrow(
                         f"""
@@ -295,7 +287,7 @@ class RunTable:
             )
             assert row is not None  # noqa: S101 (RETURNING after an upsert gives a row)
             if row["made_again"]:
-                await _take_the_place(connection, row["id"], ended["conversation_id"], after=ended["position"])
+                await take_the_place(connection, row["id"], ended["conversation_id"], after=ended["position"])
         conversation = None
         if row["updated_at"] is not None:
             conversation = Conversation.model_construct(
@@ -537,44 +529,6 @@ async def _room(
     if row["running"] >= MAX_RUNS_OF_USER:
         raise OperationError(TOO_MANY_RUNS, retry_after_ms=1000)
     return "running"
-
-
-async def _revise(connection: Connection, user_id: str, request_id: str, question: str, revision: Revision) -> Place:
-    """Where the question stands that is answered again, or that is asked instead of an earlier one."""
-    earlier = await find_question(connection, user_id=user_id, message_id=revision.message_id)
-    if not earlier.chosen:
-        await choose(connection, conversation_id=earlier.conversation_id, message_id=earlier.id)
-    if not revision.asks_otherwise:
-        return earlier.place
-    await cut(connection, conversation_id=earlier.conversation_id, after=earlier.place.previous or 0)
-    return await _store_question(connection, earlier.conversation_id, request_id, question)
-
-
-async def _take_the_place(connection: Connection, message_id: UUID, conversation_id: UUID, *, after: int) -> None:
-    """Let an answer that was made again end the chosen branch, instead of what follows its question there."""
-    await cut(connection, conversation_id=conversation_id, after=after)
-    await connection.execute("UPDATE chat.messages SET chosen = true WHERE id = $1", message_id)
-
-
-async def _store_question(connection: Connection, conversation_id: UUID, request_id: str, question: str) -> Place:
-    row = await connection.fetchrow(
-        """
-        WITH touched AS (UPDATE chat.conversations SET updated_at = clock_timestamp() WHERE id = $2),
-        newest AS (
-            SELECT id, position FROM chat.messages WHERE conversation_id = $2 AND chosen
-            ORDER BY position DESC LIMIT 1
-        )
-        INSERT INTO chat.messages (id, conversation_id, role, content, request_id, parent_id)
-        VALUES ($1, $2, 'user', $3, $4, (SELECT id FROM newest))
-        RETURNING position, (SELECT position FROM newest) AS previous
-        """,
-        uuid4(),
-        conversation_id,
-        question,
-        request_id,
-    )
-    assert row is not None  # noqa: S101 (an insert gives a row)
-    return Place(row["position"], row["previous"])
 
 
 def _run(row: Record | None) -> RunRow:

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from storage.embedded import Services
-from wsserver.app import Node, listen, running
+from wsserver.app import Node, running
+from wsserver.serving import listen
 from wsserver.settings import Settings
 
 

@@ -19,6 +19,8 @@ RANKS = {
     "wsserver.contract": 7,
     "wsserver.doctor": 8,
     "wsserver.connections": 5,
+    "wsserver.operator_routes": 5,
+    "wsserver.serving": 8,
     "wsserver.export_graph": 7,
     "wsserver.websocket": 6,
     "wsserver.http": 6,

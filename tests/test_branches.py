@@ -13,9 +13,10 @@ import pytest
 
 from protocol.chat import Message
 from protocol.errors import OperationError
+from storage.branches import Revision
 from storage.chat import Conversations
 from storage.embedded import Services
-from storage.ownership import Revision, RunRow, RunTable
+from storage.ownership import RunRow, RunTable
 from storage.postgres import Postgres
 from storage.redis import Redis
 from storage.schema import migrate

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 from pydantic_core import from_json
 
+from storage.branches import Revision
 from storage.chat import Conversations, PastMessage, Place
 from storage.conversations import ConversationTable
-from storage.ownership import Revision, RunTable
+from storage.ownership import RunTable
 from storage.postgres import Postgres
 from storage.redis import HISTORY, Redis
 from tests.clients import socket_client

@@ -6,28 +6,22 @@ import contextlib
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
 import httpx
-import prometheus_client
 import structlog
 import uvicorn
 import uvloop
-from pydantic_core import to_json
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
-from starlette.requests import Request as HttpRequest
-from starlette.responses import Response
-from starlette.routing import BaseRoute, Route, WebSocketRoute
+from starlette.routing import WebSocketRoute
 from starlette.types import ASGIApp
-from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
-from protocol.envelope import MAX_MESSAGE_BYTES, Decoder
+from protocol.envelope import Decoder
 from protocol.errors import OperationError
 from protocol.operations import OPERATIONS
 from protocol.session import Limits
@@ -47,8 +41,7 @@ from storage.limits import RateLimits, UserSockets
 from storage.movies import Movies
 from storage.news import UserNews
 from storage.ownership import RunTable
-from storage.postgres import Postgres
-from storage.redis import Redis, ping, pool_use
+from storage.redis import Redis, pool_use
 from storage.runs import RunLogs
 from storage.tmdb_entities import People, TvShows
 from storage.users import Users
@@ -71,20 +64,21 @@ from wsserver.film_parts import answerer_of, film_source, has_tmdb, refresh_of, 
 from wsserver.heart import Heart
 from wsserver.housekeeping import keep_house
 from wsserver.http import HttpEdge, on_http_exception
-from wsserver.http_protocol import HttpProtocol
 from wsserver.hub import Hub
 from wsserver.news import News
+from wsserver.operator_routes import operator_routes
 from wsserver.ownership import Ownership
 from wsserver.request_ids import HEADER, RequestIds
 from wsserver.safety_parts import safety_of
 from wsserver.samples import sample
+from wsserver.serving import listen, served
 from wsserver.settings import Settings, SettingsError, load_settings
 from wsserver.tasks import Tasks
 from wsserver.telemetry import Metrics, VendorCalls, configure_logging
 from wsserver.tracing import Tracing, TracingError, open_tracing
 from wsserver.vendors.wechat import LocalLogin, WeChat
 from wsserver.watch import Seats, SessionWatch
-from wsserver.websocket import ABORT_EXTENSION, Sockets
+from wsserver.websocket import Sockets
 from wsserver.workers import (
     Assignment,
     NoWorkerError,
@@ -97,41 +91,8 @@ from wsserver.workers import (
 
 log = structlog.get_logger(__name__)
 
-READY_TIMEOUT_S = 2.0
-"""A balancer asks every few seconds and gives up after a few."""
-
-GRACEFUL_SHUTDOWN_S = 5
-"""uvicorn's wait for connections that were told to close. A number, or it would wait for ever."""
-
 VENDOR_CONNECTIONS = httpx.Limits(max_connections=None, max_keepalive_connections=100)
 """Each streaming answer holds one connection to its model: a limit here would make chats wait for each other."""
-
-
-class _Protocol(WebSocketsSansIOProtocol):
-    """uvicorn's protocol, telling the application how to drop a socket whose client neither reads nor leaves."""
-
-    def handle_connect(self, event: Any) -> None:
-        super().handle_connect(event)
-        scope = getattr(self, "scope", None)
-        if scope is not None:
-            # The application's task has the same dictionary, and begins in the next turn of the loop.
-            scope["extensions"][ABORT_EXTENSION] = {"abort": self.transport.abort}
-
-
-class _Server(uvicorn.Server):
-    """uvicorn, leaving signals to us: it would stop before the runs are finished. `up` is set when it listens."""
-
-    def __init__(self, config: uvicorn.Config) -> None:
-        super().__init__(config)
-        self.up = asyncio.Event()
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        self.up.set()
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
 
 
 @dataclass(slots=True)
@@ -263,7 +224,7 @@ async def running(settings: Settings, listener: socket.socket, services: Service
                 WebSocketRoute("/wechat/ws", sockets),
                 WebSocketRoute("/ws", sockets),
                 *edge.routes(),
-                *_operator_routes(postgres, redis, hub, metrics),
+                *operator_routes(postgres, redis, hub, metrics),
                 *contract_routes(),
             ],
             exception_handlers={HTTPException: on_http_exception, Exception: on_http_exception},
@@ -291,7 +252,7 @@ async def running(settings: Settings, listener: socket.socket, services: Service
             await stack.enter_async_context(
                 refresh_of(settings, settings.tmdb_refresh_cron, storage, tmdb, ownership.node).open()
             )
-        server = await stack.enter_async_context(_served(RequestIds(_with_cors(application, settings)), listener))
+        server = await stack.enter_async_context(served(RequestIds(_with_cors(application, settings)), listener))
         yield Node(listener.getsockname()[1], hub, ownership, sockets, server)
 
 
@@ -314,32 +275,6 @@ async def _in_background(work: Coroutine[Any, Any, None], *, name: str) -> Async
     async with Tasks().open() as tasks:
         tasks.spawn(work, name=name)
         yield
-
-
-@contextlib.asynccontextmanager
-async def _served(application: ASGIApp, listener: socket.socket) -> AsyncIterator[uvicorn.Server]:
-    server = _Server(
-        uvicorn.Config(
-            application,
-            http=HttpProtocol,
-            ws=_Protocol,
-            ws_max_size=MAX_MESSAGE_BYTES,
-            # Deflate costs about 50 KiB a connection, and small frames gain nothing.
-            ws_per_message_deflate=False,
-            lifespan="off",
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            timeout_graceful_shutdown=GRACEFUL_SHUTDOWN_S,
-        )
-    )
-    serving = asyncio.create_task(server.serve(sockets=[listener]), name="uvicorn")
-    try:
-        await server.up.wait()
-        yield server
-    finally:
-        server.should_exit = True
-        await serving
 
 
 def _rates(settings: Settings, redis: Redis) -> RateLimits:
@@ -379,45 +314,6 @@ def _with_cors(application: ASGIApp, settings: Settings) -> ASGIApp:
     )
 
 
-def _operator_routes(postgres: Postgres, redis: Redis, hub: Hub, metrics: Metrics) -> list[BaseRoute]:
-    """What balancers, monitors and seed pages ask of a server rather than of an operation."""
-
-    async def health(_http: HttpRequest) -> Response:
-        return _json({"status": "ok"})
-
-    async def wechat_health(_http: HttpRequest) -> Response:
-        return _json({"code": 0, "message": "服务正常", "timestamp": datetime.now(UTC).isoformat()})
-
-    async def ready(_http: HttpRequest) -> Response:
-        answers = await asyncio.gather(_answers(postgres.ping()), _answers(ping(redis)))
-        checks = dict(zip(("postgres", "redis"), answers, strict=True)) | {"accepting": not hub.draining}
-        fine = all(checks.values())
-        return _json({"status": "ready" if fine else "not ready", **checks}, 200 if fine else 503)
-
-    async def show_metrics(_http: HttpRequest) -> Response:
-        return Response(metrics.text(), media_type=prometheus_client.CONTENT_TYPE_LATEST)
-
-    return [
-        Route("/health", health),
-        Route("/wechat/health", wechat_health),
-        Route("/ready", ready),
-        Route("/metrics", show_metrics),
-    ]
-
-
-async def _answers(check: Awaitable[None]) -> bool:
-    try:
-        async with asyncio.timeout(READY_TIMEOUT_S):
-            await check
-    except (OperationError, TimeoutError):
-        return False
-    return True
-
-
-def _json(fields: object, status: int = 200) -> Response:
-    return Response(to_json(fields), status, media_type="application/json")
-
-
 async def _serve(
     settings: Settings, listener: socket.socket, services: Services, say_ready: Callable[[int], None]
 ) -> None:
@@ -438,22 +334,6 @@ async def _serve(
         await asyncio.wait((draining, impatient), return_when=asyncio.FIRST_COMPLETED)
         for task in (draining, impatient):
             task.cancel()
-
-
-def listen(host: str, port: int) -> socket.socket:
-    """A socket that takes connections into its backlog. Raises StartError."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    # The protocol is named because asyncio sets TCP_NODELAY only then.
-    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind((host, port))
-        listener.listen(2048)
-    except OSError as error:
-        listener.close()
-        raise StartError(f"HOST, PORT: cannot listen on {host}:{port}: {error.strerror}") from error
-    listener.setblocking(False)
-    return listener
 
 
 def main(arguments: Sequence[str] = ()) -> int:

@@ -37,9 +37,10 @@ from protocol.errors import (
     OperationError,
 )
 from protocol.watchlist import WatchlistCaptured
+from storage.branches import Revision
 from storage.chat import Conversations
 from storage.limits import RateLimits
-from storage.ownership import Revision, RunRow, RunTable
+from storage.ownership import RunRow, RunTable
 from storage.runs import LoggedFrame
 from wsserver.auth import GuestSecrets
 from wsserver.dispatch import Call, Handlers
