@@ -128,9 +128,10 @@ def test(arguments: list[str]) -> int:
         arguments = [*(["-m", "not slow"] if fast else []), *arguments]
         print("run.py: pytest", *arguments, flush=True)
         return run_module("pytest", arguments)
-    # Most tests wait most of the time: two processes share them. Those of faults have all of the machine to themselves.
+    # Most tests wait most of the time: two processes share them. Those of faults have all of the machine to themselves;
+    # they come first, because the last lines of the others say which parts ran that need more than Python.
     exit_codes = []
-    for part in (["-n", "2", "--dist", "loadfile", "--ignore", "tests/faults"], ["tests/faults"]):
+    for part in (["tests/faults"], ["-n", "2", "--dist", "loadfile", "--ignore", "tests/faults"]):
         print("run.py: pytest", *part, flush=True)
         exit_codes.append(subprocess.run([sys.executable, "-m", "pytest", *part], check=False).returncode)
     # What a signal ended has a negative one.

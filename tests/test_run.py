@@ -258,8 +258,10 @@ def test_the_test_command_runs_all_checks_in_order_and_stops_at_a_failure(projec
 
 
 def test_a_part_of_the_tests_that_was_killed_is_a_failure(project: Project) -> None:
-    project.environment["KILLED"] = "--dist"
-    code, out, _ = project.run("test")
-    assert code != 0
-    # The other part is run all the same.
-    assert out.endswith("pytest.py tests/faults\n")
+    for part in ("--dist", "tests/faults"):
+        project.environment["KILLED"] = part
+        code, out, _ = project.run("test")
+        assert code != 0
+        # The other part is run all the same.
+        assert "\npytest.py tests/faults\n" in out
+        assert "\npytest.py -n 2 --dist loadfile --ignore tests/faults\n" in out

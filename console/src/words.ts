@@ -133,7 +133,7 @@ const zh = {
   noAnswersYet: "还没有回应",
 
   filter: "筛选",
-  filterPlaceholder: "含有的文字，空格分开",
+  filterPlaceholder: "文字",
   directions: { all: "全部", in: "收到", out: "发出" },
   heartbeat: "心跳",
   tokens: "令牌",
@@ -282,7 +282,7 @@ const en: Words = {
   noAnswersYet: "Nothing yet",
 
   filter: "Filter",
-  filterPlaceholder: "words in the frame",
+  filterPlaceholder: "words",
   directions: { all: "All", in: "Received", out: "Sent" },
   heartbeat: "Heartbeat",
   tokens: "Tokens",
