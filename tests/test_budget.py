@@ -6,12 +6,12 @@ from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 import pytest
-from structlog.testing import capture_logs
 
 from storage import redis_presence
 from storage.budget import LONGEST_S, Budget
 from storage.redis import BUDGET, Redis, open_redis
 from tests.clients import PATIENCE_S
+from tests.logs import logged_of
 from tests.valkeys import Valkey, free_ports, started, until
 
 CALL_S = 100.0
@@ -195,7 +195,7 @@ async def test_each_outage_is_said_once(server: Valkey, name: str) -> None:
         taker = budget(redis, name)
         await taker.take()
         for _ in range(2):
-            with capture_logs() as lines:
+            with logged_of("budget") as lines:
                 await server.kill()
                 for _ in range(5):
                     await taker.take(within_s=0)
@@ -203,7 +203,7 @@ async def test_each_outage_is_said_once(server: Valkey, name: str) -> None:
             assert [line["event"] for line in lines] == [
                 f"each node has a budget of its own for {name} while Redis is away"
             ]
-            with capture_logs() as lines:
+            with logged_of("budget") as lines:
                 await server.start()
 
                 async def is_back() -> bool:

@@ -23,6 +23,7 @@ from storage.limits import RateLimits, Seat, UserSockets, source_of
 from storage.redis import RATE, REPLACED, SESSION, USER_SOCKETS, Redis, open_redis
 from tests.clients import PATIENCE_S, Frame, HttpClient, SocketClient, Transport, new_code, socket_client
 from tests.databases import fresh_database
+from tests.logs import logged_of
 from tests.node import TestNode, serving
 from tests.standins.llm import LLMStandIn, stalls
 from tests.standins.server import Gate, serve
@@ -224,7 +225,7 @@ async def test_without_redis_nothing_is_limited_and_each_outage_is_said_once(
 
         await until(is_refused)
         for _ in range(2):
-            with capture_logs() as logs:
+            with logged_of("rates") as logs:
                 await server.kill()
                 for _ in range(5):
                     await limited.chat_allowed("somebody")

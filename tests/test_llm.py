@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 
 from protocol import errors
 from protocol.errors import ErrorKind, OperationError
+from tests.logs import logged_of
 from tests.standins import llm as standin
 from tests.standins.llm import DONE, LLMStandIn, Pause, Plan, chunk, error, event, fails, says, sends, text
 from tests.standins.server import Gate, serve
@@ -685,7 +686,7 @@ async def test_cancelling_during_a_pause_ends_the_call(vendor: Vendor) -> None:
 
 async def test_each_call_leaves_one_line_with_its_outcome(vendor: Vendor) -> None:
     vendor.server.queue(fails(503), says("你"))
-    with structlog.testing.capture_logs() as lines:
+    with logged_of("model") as lines:
         await answer(vendor.model())
     (line,) = lines
     assert line["event"] == "model call"
@@ -699,7 +700,7 @@ async def test_each_call_leaves_one_line_with_its_outcome(vendor: Vendor) -> Non
 
 async def test_a_closed_stream_is_logged_as_cancelled_and_a_broken_one_by_its_reason(vendor: Vendor) -> None:
     vendor.server.queue(says("你", "好"), standin.breaks_off("你"))
-    with structlog.testing.capture_logs() as lines:
+    with logged_of("model") as lines:
         async with aclosing(vendor.model().stream(TURNS)) as stream:
             await anext(stream)
         await failure(vendor.model())
@@ -708,7 +709,7 @@ async def test_a_closed_stream_is_logged_as_cancelled_and_a_broken_one_by_its_re
 
 async def test_a_server_that_refuses_us_is_reported_loudly_with_the_vendors_request_id(vendor: Vendor) -> None:
     vendor.server.queue(fails(401, error("invalid_api_key")))
-    with structlog.testing.capture_logs() as lines:
+    with logged_of("model") as lines:
         await failure(vendor.model())
     loud = lines[0]
     assert loud["log_level"] == "error"

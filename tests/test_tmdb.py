@@ -24,6 +24,7 @@ from storage.movies import Movies
 from storage.postgres import Postgres
 from storage.redis import BUDGET, Redis
 from tests.clients import PATIENCE_S
+from tests.logs import logged_of
 from tests.standins import tmdb as standin
 from tests.standins.server import Gate, serve
 from tests.standins.tmdb import Fault, TmdbStandIn
@@ -245,7 +246,7 @@ async def test_rows_that_are_none_are_left_out_of_a_film_and_counted(
     whole = await account.tmdb.movie(9, language=CHINESE)
     for row in rows:
         account.server.queue(standin.changed(with_row(path, row)))
-        with structlog.testing.capture_logs() as lines:
+        with logged_of("tmdb") as lines:
             assert await account.tmdb.movie(9, language=CHINESE) == whole
         assert [(line["outcome"], line["rows_left_out"]) for line in lines] == [("ok", 1)]
 
@@ -327,7 +328,7 @@ async def test_rows_of_the_wrong_types_are_skipped_in_lists_and_searches_and_cou
     wrong: list[object] = [None, "x", [], {}, {"id": "7"}, {"id": 0}, {"id": True}, {"id": 2**31}]
     page = {"page": 1, "results": [*wrong, {"id": 7}, {"id": 8}, {"id": 7}], "total_pages": 1, "total_results": 3}
     account.server.queue(standin.answers(page))
-    with structlog.testing.capture_logs() as lines:
+    with logged_of("tmdb") as lines:
         assert (await account.tmdb.movie_list("popular", 1, language=CHINESE)).ids == [7, 8]
     assert [(line["what"], line["rows_left_out"]) for line in lines] == [("popular", len(wrong))]
     found: list[object] = [
@@ -340,7 +341,7 @@ async def test_rows_of_the_wrong_types_are_skipped_in_lists_and_searches_and_cou
     ]
     good = {"media_type": "movie", "id": 7, "title": "A"}
     account.server.queue(standin.answers(page | {"results": [*found, good]}))
-    with structlog.testing.capture_logs() as lines:
+    with logged_of("tmdb") as lines:
         hits = await account.tmdb.search_multi("a", language=CHINESE)
     assert hits == [SearchHit("movie", 7, "A", "A", None, 0.0, 0)]
     assert [(line["what"], line["rows_left_out"]) for line in lines] == [("search", len(found))]
@@ -435,7 +436,7 @@ async def test_an_error_of_tmdbs_that_no_second_request_betters_is_not_asked_aga
 )
 async def test_a_failure_that_passes_is_asked_again(account: Account, fault: Fault) -> None:
     account.server.queue(fault, fault)
-    with structlog.testing.capture_logs() as lines:
+    with logged_of("tmdb") as lines:
         assert (await account.tmdb.movie(9, language=CHINESE))["id"] == 9
     assert account.server.calls["/3/movie/9"] == 3
     assert [(line["event"], line["outcome"], line["what"], line["tries"]) for line in lines] == [
@@ -446,7 +447,7 @@ async def test_a_failure_that_passes_is_asked_again(account: Account, fault: Fau
 @pytest.mark.parametrize("fault", [standin.html(503)[0], standin.resets(), standin.answers(b"", 504)], ids=str)
 async def test_a_failure_that_does_not_pass_is_told_within_the_deadline(account: Account, fault: Fault) -> None:
     account.server.queue(*[fault] * 100)
-    with structlog.testing.capture_logs() as lines:
+    with logged_of("tmdb") as lines:
         told = await failure(account.configured(deadline_s=1).movie(9, language=CHINESE))
     assert isinstance(told, TmdbUnavailableError)
     assert told.retryable
@@ -529,7 +530,7 @@ async def test_many_calls_at_once_stay_within_tmdbs_ceiling(account: Account, re
 
 async def test_an_answer_that_does_not_come_is_unavailable(account: Account) -> None:
     account.server.queue(standin.stalls(Gate()))
-    with structlog.testing.capture_logs() as lines:
+    with logged_of("tmdb") as lines:
         told = await failure(account.configured(deadline_s=0.5).movie(9, language=CHINESE))
     assert isinstance(told, TmdbUnavailableError)
     assert [(line["outcome"], line["detail"]) for line in lines] == [("unavailable", "no answer in time")]
@@ -553,11 +554,11 @@ async def test_an_endless_answer_is_not_read_to_its_end(
         standin.answers(gzip.compress(body), 200, {"content-encoding": "gzip"}) if packed else standin.answers(body)
     )
     account.server.queue(too_long)
-    with structlog.testing.capture_logs() as lines:
+    with logged_of("tmdb") as lines:
         assert (await account.tmdb.movie(9, language=CHINESE))["id"] == 9
     assert account.server.calls["/3/movie/9"] == 2
     account.server.queue(*[too_long] * 100)
-    with structlog.testing.capture_logs() as lines:
+    with logged_of("tmdb") as lines:
         told = await failure(account.configured(deadline_s=1).movie(9, language=CHINESE))
     assert isinstance(told, TmdbUnavailableError)
     assert "body too large" in lines[0]["detail"]
@@ -574,7 +575,7 @@ async def test_a_closed_port_is_unavailable(account: Account) -> None:
 async def test_a_cancelled_call_is_not_swallowed(account: Account) -> None:
     gate = Gate()
     account.server.queue(standin.stalls(gate))
-    with structlog.testing.capture_logs() as lines:
+    with logged_of("tmdb") as lines:
         async with asyncio.timeout(PATIENCE_S):
             call = asyncio.create_task(account.tmdb.movie(9, language=CHINESE))
             await gate.reached.wait()

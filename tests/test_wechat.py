@@ -13,6 +13,7 @@ import structlog
 
 from protocol import errors
 from protocol.errors import ErrorKind, OperationError
+from tests.logs import logged_of
 from tests.standins import wechat as standin
 from tests.standins.server import Gate, serve
 from tests.standins.wechat import Fault, WeChatStandIn
@@ -138,7 +139,7 @@ async def test_a_wrong_configuration_is_reported_loudly_and_not_retried(
     account: Account, appid: str | None, secret: str | None, errcode: int
 ) -> None:
     code = account.server.issue_code()
-    with structlog.testing.capture_logs() as lines:
+    with logged_of("wechat") as lines:
         told = await refusal(account.configured(appid=appid, secret=secret), code)
     assert told.kind is errors.WECHAT_MISCONFIGURED
     assert [(line["log_level"], line["errcode"]) for line in lines] == [("error", errcode), ("info", errcode)]
@@ -158,7 +159,7 @@ async def test_a_wrong_configuration_is_reported_loudly_and_not_retried(
 )
 async def test_every_errcode_has_a_kind(account: Account, errcode: int, kind: ErrorKind) -> None:
     account.server.queue(*standin.refuses(errcode))
-    with structlog.testing.capture_logs() as lines:
+    with logged_of("wechat") as lines:
         assert (await refusal(account.wechat, "any")).kind is kind
     assert lines[-1]["errcode"] == errcode
     assert lines[-1]["rid"] == "66b5fb8f-5e3c0071-3d7f539a"
@@ -199,7 +200,7 @@ async def test_a_body_that_is_no_session_is_a_failure(account: Account, body: ob
 async def test_a_request_id_in_the_older_format_is_logged(account: Account) -> None:
     errmsg = "invalid code, hints: [ req_id: MdoBRh4FE-_iqKea ]"
     account.server.queue(standin.answers({"errcode": 40029, "errmsg": errmsg}))
-    with structlog.testing.capture_logs() as lines:
+    with logged_of("wechat") as lines:
         await refusal(account.wechat, "any")
     assert lines[0]["rid"] == "MdoBRh4FE-_iqKea"
 
@@ -289,7 +290,7 @@ async def test_a_closed_port_is_unavailable(account: Account) -> None:
 async def test_a_cancelled_login_is_not_swallowed(account: Account) -> None:
     gate = Gate()
     account.server.queue(standin.stalls(gate))
-    with structlog.testing.capture_logs() as lines:
+    with logged_of("wechat") as lines:
         async with asyncio.timeout(BOUND_S):
             login = asyncio.create_task(account.wechat.code_to_session(account.server.issue_code()))
             await gate.reached.wait()
