@@ -40,6 +40,7 @@ async def _catalogue(count: int) -> AsyncIterator[tuple[Services, list[str]]]:
     """
     with tempfile.TemporaryDirectory(prefix="cinewire-films-") as temporary:
         folder = Path(os.environ.get("BENCH_DATA", temporary))
+        folder.mkdir(exist_ok=True)
         folder.chmod(0o755)
         with embedded_services(folder / "services") as services:
             assert services.database_url is not None
