@@ -127,7 +127,8 @@ class Conversations:
     async def before(self, conversation_id: UUID, question: Place) -> list[PastMessage]:
         """What was said before the question, oldest first, whole messages: as many as hold `history_characters`.
 
-        The oldest may go beyond them. At most HISTORY_MESSAGES. Works without Redis, only slower.
+        The oldest may go beyond them. At most HISTORY_MESSAGES. A question that was refused is empty here: told again,
+        it would have every later prompt refused. Works without Redis, only slower.
         """
         if question.previous is None:
             return []
@@ -153,8 +154,8 @@ class Conversations:
                         row_number() OVER newest_first AS number,
                         sum(char_length(content)) OVER newest_first - char_length(content) AS characters_after
                     FROM (
-                        SELECT position, role, content FROM chat.messages
-                        WHERE conversation_id = $1 AND chosen AND position <= $2
+                        SELECT position, role, CASE WHEN withheld THEN '' ELSE content END AS content
+                        FROM chat.messages WHERE conversation_id = $1 AND chosen AND position <= $2
                         ORDER BY position DESC LIMIT $3 + 1
                     ) AS newest
                     WINDOW newest_first AS (ORDER BY position DESC ROWS UNBOUNDED PRECEDING)

@@ -116,7 +116,8 @@ class ConversationTable:
                 """
                 SELECT question.content AS question, answer.content AS answer FROM chat.conversations
                 CROSS JOIN LATERAL (
-                    SELECT content FROM chat.messages WHERE conversation_id = conversations.id AND role = 'user'
+                    SELECT content FROM chat.messages
+                    WHERE conversation_id = conversations.id AND role = 'user' AND NOT withheld
                     ORDER BY position LIMIT 1
                 ) AS question
                 CROSS JOIN LATERAL (

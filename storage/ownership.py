@@ -232,8 +232,11 @@ class RunTable:
         finish_reason: FinishReason,
         usage: Usage | None,
         recommendations: Recommendations | None,
+        withhold_question: bool = False,
     ) -> StoredAnswer | None:
         """End a run and, with a `message_id`, store its answer in the same step. None when there was none to store.
+
+        `withhold_question`: it was refused, and no model is told of it again.
 
         Raises RUN_NOT_FOUND when the run is another owner's by now: nothing was changed. Repeated, it gives the same.
         """
@@ -250,6 +253,12 @@ class RunTable:
             )
             if ended is None:
                 raise OperationError(RUN_NOT_FOUND)
+            if withhold_question:
+                await connection.execute(
+                    "UPDATE chat.messages SET withheld = true WHERE conversation_id = $1 AND position = $2",
+                    ended["conversation_id"],
+                    ended["position"],
+                )
             if message_id is None or ended["conversation_id"] is None:
                 return None
             row = await connection.fetchrow(

@@ -146,6 +146,23 @@ async def test_a_question_that_is_refused_never_reaches_the_model_and_stays_as_i
     assert await stored(speaker) == [("user", query, False)] * 2
 
 
+async def test_no_model_hears_of_a_refused_question_later(checked: Checked, speaker: Transport) -> None:
+    assert refused(await speaker.call(chat(f"说说{RISKY}的事")))
+    checked.model.queue(says("好的。"), says("再见。"), says("又见。"))
+    for query in ("你是谁", "好的", "还有吗"):
+        assert (await speaker.call(chat(query)))["code"] == 0
+    prompts = [[message["content"] for message in call.json["messages"][1:]] for call in checked.model.calls]
+    assert prompts == [
+        ["你是谁"],
+        ["你是谁", "好的。", "好的"],
+        ["你是谁", "好的。", "好的", "再见。", "还有吗"],
+    ]
+    # Who asked it still has it, and the conversation is not called after it.
+    assert (await stored(speaker))[0] == ("user", f"说说{RISKY}的事", False)
+    listed = await speaker.call({"type": "conversation_list"})
+    assert RISKY not in (listed["data"]["items"][0]["title"] or "")
+
+
 async def test_a_long_question_is_checked_to_its_end(checked: Checked, speaker: Transport) -> None:
     query = SENTENCE * 250 + RISKY
     assert refused(await speaker.call(chat(query)))

@@ -59,6 +59,7 @@ class Asked:
     usage: Usage | None = None
     session_id: str = field(default="", repr=False)
     watch: Watch | None = None
+    was_refused: bool = False
 
     @property
     def answer(self) -> str:
@@ -182,6 +183,7 @@ class Answering:
             if taken_back and run.text_started:
                 run.drop_text()
                 run.publish(Retract("content_refused" if error.kind is CONTENT_REFUSED else "content_unchecked"))
+            asked.was_refused = error.kind is CONTENT_REFUSED and not run.text_started
             keep = bool(asked.text) and not taken_back
             self._tell(run, await self._settle(run, asked, "failed", "interrupted" if keep else None))
             raise
@@ -270,6 +272,7 @@ class Answering:
                 finish_reason=finish_reason or "stop",
                 usage=asked.usage,
                 recommendations=asked.recommendations,
+                withhold_question=asked.was_refused,
             )
 
         stored = await self._insist(run, finish)
