@@ -114,6 +114,27 @@ async def take_the_place(connection: Connection, message_id: UUID, conversation_
     """Let an answer that was made again end the chosen branch, instead of what follows its question there."""
     await cut(connection, conversation_id=conversation_id, after=after)
     await connection.execute("UPDATE chat.messages SET chosen = true WHERE id = $1", message_id)
+    # It may have been refused at first.
+    await connection.execute(
+        "UPDATE chat.messages SET withheld = false WHERE conversation_id = $1 AND position = $2 AND withheld",
+        conversation_id,
+        after,
+    )
+
+
+async def withhold(connection: Connection, conversation_id: UUID | None, position: int | None) -> None:
+    """Keep a question that was refused from every model. One that has an answer was fine before, and is told."""
+    await connection.execute(
+        """
+        UPDATE chat.messages SET withheld = true
+        WHERE conversation_id = $1 AND position = $2 AND NOT EXISTS (
+            SELECT FROM chat.messages AS answer
+            WHERE coalesce(answer.parent_id, answer.conversation_id) = messages.id AND answer.role = 'assistant'
+        )
+        """,
+        conversation_id,
+        position,
+    )
 
 
 async def store_question(connection: Connection, conversation_id: UUID, request_id: str, question: str) -> Place:

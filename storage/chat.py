@@ -173,6 +173,10 @@ class Conversations:
         """Add messages just stored to the hot history. Best effort: what is missing is rebuilt when it is needed."""
         await self._write_hot(conversation_id, messages, anew=False)
 
+    async def forget(self, conversation_id: UUID) -> None:
+        """Drop the hot history, which may have what it must not tell any more."""
+        await forget_hot(self._redis, conversation_id)
+
     async def _hot(self, conversation_id: UUID) -> list[PastMessage]:
         try:
             entries = await self._redis.eval(RECALL, 1, HISTORY(str(conversation_id)))
@@ -226,3 +230,12 @@ def message_of(row: Mapping[str, Any]) -> Message:
     prompt_tokens, completion_tokens = fields.pop("prompt_tokens"), fields.pop("completion_tokens")
     usage = None if prompt_tokens is None or completion_tokens is None else Usage(prompt_tokens, completion_tokens)
     return Message.model_construct(**fields, usage=usage)
+
+
+async def forget_hot(redis: Redis, conversation_id: UUID) -> None:
+    """Drop a hot history. Best effort: its end is near anyway."""
+    try:
+        await redis.delete(HISTORY(str(conversation_id)))
+    except (RedisError, OSError) as error:
+        if not is_outage(error):
+            raise

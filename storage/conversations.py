@@ -7,14 +7,12 @@ conversation gets another id, so whoever names the old one finds nothing, whatev
 from datetime import UTC, datetime, timedelta
 from uuid import UUID, uuid4
 
-from redis.exceptions import RedisError
-
 from protocol.conversations import MAX_CONVERSATIONS, Conversation, Feedback, FoundMessage, ListPosition
 from protocol.errors import TOO_MANY_CONVERSATIONS, OperationError
 from storage.branches import choose
-from storage.chat import MESSAGE_COLUMNS, message_of
+from storage.chat import MESSAGE_COLUMNS, forget_hot, message_of
 from storage.postgres import Postgres, Record
-from storage.redis import HISTORY, Redis, is_outage
+from storage.redis import Redis
 from storage.users import hold_present_user, hold_user
 
 KEEP_DELETED = timedelta(days=30)
@@ -249,16 +247,9 @@ class ConversationTable:
             )
         if row is None:
             return None
-        await self._forget_hot(conversation_id)
+        # Whoever asks next in a conversation of this id would see, too, that the copy is not of it.
+        await forget_hot(self._redis, conversation_id)
         return _conversation(row), [run["request_id"] for run in runs]
-
-    async def _forget_hot(self, conversation_id: UUID) -> None:
-        """Best effort: whoever asks next in a conversation of this id sees that the copy is not of it."""
-        try:
-            await self._redis.delete(HISTORY(str(conversation_id)))
-        except (RedisError, OSError) as error:
-            if not is_outage(error):
-                raise
 
     async def purge(self) -> int:
         """Drop some of what was deleted KEEP_DELETED ago; how much it was, 0 when nothing is left to drop."""

@@ -22,7 +22,7 @@ from protocol.errors import (
     TOO_MANY_RUNS,
     OperationError,
 )
-from storage.branches import Question, Revision, find_question, revise, store_question, take_the_place
+from storage.branches import Question, Revision, find_question, revise, store_question, take_the_place, withhold
 from storage.chat import MESSAGE_COLUMNS, Place, message_of
 from storage.postgres import Connection, Postgres, Record
 from storage.users import hold_present_user
@@ -236,7 +236,7 @@ class RunTable:
     ) -> StoredAnswer | None:
         """End a run and, with a `message_id`, store its answer in the same step. None when there was none to store.
 
-        `withhold_question`: it was refused, and no model is told of it again.
+        `withhold_question`: it was refused, and no model is told of it again unless it is answered after all.
 
         Raises RUN_NOT_FOUND when the run is another owner's by now: nothing was changed. Repeated, it gives the same.
         """
@@ -254,11 +254,7 @@ class RunTable:
             if ended is None:
                 raise OperationError(RUN_NOT_FOUND)
             if withhold_question:
-                await connection.execute(
-                    "UPDATE chat.messages SET withheld = true WHERE conversation_id = $1 AND position = $2",
-                    ended["conversation_id"],
-                    ended["position"],
-                )
+                await withhold(connection, ended["conversation_id"], ended["position"])
             if message_id is None or ended["conversation_id"] is None:
                 return None
             row = await connection.fetchrow(

@@ -20,7 +20,7 @@ from tests.conftest import ModelNode
 from tests.databases import fresh_database
 from tests.node import TestNode, serving
 from tests.standins import wechat as standin
-from tests.standins.llm import LLMStandIn, error, event, gated, says, sends, stalls, text
+from tests.standins.llm import LLMStandIn, error, event, fails, gated, says, sends, stalls, text
 from tests.standins.server import Gate, serve
 from tests.standins.wechat import CHECK, RISKY, TO_REVIEW, WeChatStandIn
 from wsserver.domains.content_safety import OVERLAP_CHARACTERS, STEP_CHARACTERS, Pieces
@@ -161,6 +161,25 @@ async def test_no_model_hears_of_a_refused_question_later(checked: Checked, spea
     assert (await stored(speaker))[0] == ("user", f"说说{RISKY}的事", False)
     listed = await speaker.call({"type": "conversation_list"})
     assert RISKY not in (listed["data"]["items"][0]["title"] or "")
+
+
+async def test_a_question_that_was_answered_is_told_whatever_was_refused_before_or_after(
+    model_node: ModelNode,
+) -> None:
+    refuses = fails(400, error("data_inspection_failed"))
+    async with socket_client(model_node.url) as client:
+        await client.login(model_node.wechat.issue_code())
+        model_node.model.queue(refuses, says("甲"), refuses, refuses, says("乙"))
+        assert refused(await client.call(chat("一")))
+        question = (await client.call({"type": "history"}))["data"]["items"][0]
+        regenerate = {"type": "regenerate", "message_id": question["id"]}
+        assert (await client.call(regenerate))["data"]["msg"] == "甲"
+        # It has its answer: refused this time, both are told all the same.
+        assert refused(await client.call(regenerate))
+        assert refused(await client.call(chat("二")))
+        assert (await client.call(chat("三")))["data"]["msg"] == "乙"
+    prompts = [[message["content"] for message in call.json["messages"][1:]] for call in model_node.model.calls]
+    assert prompts == [["一"], ["一"], ["一"], ["一", "甲", "二"], ["一", "甲", "三"]]
 
 
 async def test_a_long_question_is_checked_to_its_end(checked: Checked, speaker: Transport) -> None:

@@ -80,6 +80,6 @@ async def test_a_look_that_fails_as_nobody_foresaw_does_not_end_a_watch() -> Non
         raise ValueError("an entry that nobody foresaw")
 
     async with asyncio.timeout(PATIENCE_S), Tasks().open() as owned:
-        owned.spawn(keep_looking(look, changed, "everything"), name="watch")
+        owned.keep(lambda: keep_looking(look, changed, "everything"), name="watch")
         for _ in range(2):
             await looks.acquire()

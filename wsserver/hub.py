@@ -256,8 +256,8 @@ class Hub:
         """Run until the block ends; then answers still in the making are put away as they are, and all is logged."""
         async with Tasks().open() as own:
             own.spawn(self.log_writer.run(), name="run log writer")
-            own.spawn(self.tails.read(), name="run log reader")
-            own.spawn(self.tails.look_for_ends(), name="ends of run logs")
+            own.keep(self.tails.read, name="run log reader")
+            own.keep(self.tails.look_for_ends, name="ends of run logs")
             try:
                 async with self._tasks.open():
                     try:

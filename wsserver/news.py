@@ -62,7 +62,7 @@ class News:
     async def open(self) -> AsyncIterator["News"]:
         """Look for what others left, and pass on what they shall be told, until the block ends."""
         async with Tasks().open() as tasks:
-            tasks.spawn(keep_looking(self._look, asyncio.Event(), "news"), name="watch of news")
+            tasks.keep(lambda: keep_looking(self._look, asyncio.Event(), "news"), name="watch of news")
             tasks.spawn(self._keep_passing_on(), name="news for other nodes")
             yield self
         with contextlib.suppress(TimeoutError):

@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any
 
 import structlog
@@ -12,6 +12,9 @@ log = structlog.get_logger(__name__)
 
 CANCEL_AGAIN_S = 5.0
 """After which a task is cancelled once more: a library that met the cancellation may have taken it for its own."""
+
+AGAIN_S = 1.0
+"""Between a failure of work that has to go on and its next beginning: soon, and not so often that logs overflow."""
 
 
 class Tasks:
@@ -38,6 +41,19 @@ class Tasks:
         self._running.add(task)
         task.add_done_callback(self._ended)
         return task
+
+    def keep(self, work: Callable[[], Coroutine[Any, Any, None]], *, name: str) -> asyncio.Task[None]:
+        """Start work that is never done. A failure that nobody foresaw is logged, and it is begun again."""
+
+        async def again_and_again() -> None:
+            while True:
+                try:
+                    await work()
+                except Exception:
+                    log.exception("task failed and is begun again", task=name)
+                    await asyncio.sleep(AGAIN_S)
+
+        return self.spawn(again_and_again(), name=name)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._running.discard(task)

@@ -276,6 +276,9 @@ class Answering:
             )
 
         stored = await self._insist(run, finish)
+        if asked.was_refused and asked.conversation_id is not None:
+            # What is withheld, PostgreSQL knows: the copy may still tell it.
+            await self._conversations.forget(asked.conversation_id)
         if stored is None or asked.conversation_id is None or asked.place is None:
             return None
         question = PastMessage(asked.place, "user", asked.request.query)
