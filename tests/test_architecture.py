@@ -52,6 +52,7 @@ RANKS = {
     "wsserver.housekeeping": 3,
     "wsserver.cron": 2,
     "wsserver.feed": 2,
+    "wsserver.frames": 2,
     "wsserver.vendors": 2,
     "wsserver.telemetry": 2,
     "wsserver.outbox": 2,
