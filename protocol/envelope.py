@@ -7,6 +7,7 @@ import codecs
 import contextlib
 import json
 from collections.abc import Iterable, Mapping
+from functools import cache
 from typing import Annotated, Any, Protocol, TypeVar, Union
 
 from pydantic import BaseModel, Discriminator, TypeAdapter, ValidationError
@@ -56,15 +57,15 @@ class Decoder:
         any_request: Any = Annotated[Union[requests], Discriminator("type")]  # noqa: UP007 (made of a tuple)
         self._adapter: TypeAdapter[Request] = TypeAdapter(any_request)
 
-    def decode(self, text: str) -> Request:
-        """The request in `text`. Raises BadMessageError with the reason and, where there is one, the field."""
+    def decode(self, message: bytes) -> Request:
+        """The request in `message`, which is UTF-8. Raises BadMessageError with the reason and maybe the field."""
         try:
-            request = self._adapter.validate_json(text)
+            request = self._adapter.validate_json(message)
         except ValidationError as error:
-            raise self._diagnose(text, error) from None
+            raise self._diagnose(message.decode(), error) from None
         # Every key has its colon: as many colons as distinct keys that were read means that no key came twice.
-        if text.count(":") != len(request.model_fields_set):
-            _check_duplicates(text, request.id)
+        if message.count(b":") != len(request.model_fields_set):
+            _check_duplicates(message.decode(), request.id)
         return request
 
     def _diagnose(self, text: str, error: ValidationError) -> BadMessageError:
@@ -202,17 +203,25 @@ def _is_unicode(value: object) -> bool:
 
 def encode_reply(type_: str, message: str, data: BaseModel | None, message_id: str | None) -> bytes:
     """A reply: `{type, code: 0, message, data}` and the request's id."""
+    if data is None and message_id is None:
+        return _constant_reply(type_, message)
     return b"".join(
         (
-            b'{"type":',
-            to_json(type_),
-            b',"code":0,"message":',
-            to_json(message),
-            b',"data":',
+            _reply_head(type_, message),
             b"null" if data is None else data.__pydantic_serializer__.to_json(data),
             b"}" if message_id is None else b',"id":' + to_json(message_id) + b"}",
         )
     )
+
+
+@cache  # as many as there are operations
+def _reply_head(type_: str, message: str) -> bytes:
+    return b'{"type":%b,"code":0,"message":%b,"data":' % (to_json(type_), to_json(message))
+
+
+@cache
+def _constant_reply(type_: str, message: str) -> bytes:
+    return _reply_head(type_, message) + b"null}"
 
 
 def error_object(error: OperationError) -> dict[str, object]:

@@ -40,6 +40,7 @@ RANKS = {
     "wsserver.graph_source": 4,
     "wsserver.graph_script": 4,
     "wsserver.graph_export": 3,
+    "wsserver.wire": 3,
     "wsserver.workers": 3,
     "wsserver.watch": 3,
     "wsserver.run_log": 3,

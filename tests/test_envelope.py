@@ -29,7 +29,7 @@ messages = st.fixed_dictionaries(
 @given(st.text())
 def test_any_text_is_a_request_or_a_bad_message(text: str) -> None:
     try:
-        DECODER.decode(text)
+        DECODER.decode(text.encode())
     except BadMessageError as bad:
         json.loads(encode_error(bad, message_id=bad.message_id))
 
@@ -37,7 +37,7 @@ def test_any_text_is_a_request_or_a_bad_message(text: str) -> None:
 @given(messages)
 def test_any_object_is_a_request_or_a_bad_message_that_names_its_field(message: dict[str, Any]) -> None:
     try:
-        request = DECODER.decode(json.dumps(message))
+        request = DECODER.decode(json.dumps(message).encode())
     except BadMessageError as bad:
         assert bad.kind is not INVALID_FIELD or bad.field
         json.loads(encode_error(bad, message_id=bad.message_id))
@@ -52,7 +52,7 @@ def test_a_key_that_comes_twice_is_always_found(extra: dict[str, Any], data: st.
     twice = data.draw(st.sampled_from(pairs))
     text = ",".join(f"{json.dumps(key)}:{json.dumps(value)}" for key, value in [*pairs, twice])
     with pytest.raises(BadMessageError) as bad:
-        DECODER.decode("{" + text + "}")
+        DECODER.decode(f"{{{text}}}".encode())
     assert bad.value.kind.reason in ("duplicate_key", "invalid_field")
 
 

@@ -20,7 +20,7 @@ from protocol.operation import Access, AnyOperation, Operation, Rate, Request, S
 from storage.limits import RateLimits
 from wsserver.hub import Stream
 from wsserver.telemetry import Metrics
-from wsserver.tracing import Tracing
+from wsserver.tracing import OperationSpan, Tracing
 
 log = structlog.get_logger(__name__)
 
@@ -55,7 +55,6 @@ class Call:
 class Reply:
     """What an operation answered."""
 
-    operation: Operation[Any, Any]
     data: BaseModel | None
 
 
@@ -64,6 +63,18 @@ class Handlers:
 
     def __init__(self) -> None:
         self.bound: dict[str, Callable[[Call, Any], Awaitable[Any]]] = {}
+        self.at_once: dict[str, Callable[[Call, Any], Any]] = {}
+
+    def on_at_once(
+        self, operation: Operation[RequestT, ReplyT]
+    ) -> Callable[[Callable[[Call, RequestT], ReplyT]], Callable[[Call, RequestT], ReplyT]]:
+        """Bind a handler that waits for nothing: it is answered where it was read, without a task or a deadline."""
+
+        def bind(handler: Callable[[Call, RequestT], ReplyT]) -> Callable[[Call, RequestT], ReplyT]:
+            self.at_once[operation.name] = handler
+            return handler
+
+        return bind
 
     def on(
         self, operation: Operation[RequestT, ReplyT]
@@ -104,27 +115,54 @@ class Dispatcher:
         rates: RateLimits,
         tracing: Tracing | None = None,
     ) -> None:
-        bound: dict[str, Callable[[Call, Any], Awaitable[Any]]] = {}
-        for domain in domains:
-            for name, handler in domain.bound.items():
-                if name in bound:
-                    raise ValueError(f"operation {name!r} has two handlers")
-                bound[name] = handler
-        if bound.keys() != operations.keys():
-            raise ValueError(f"operations and handlers differ: {sorted(bound.keys() ^ operations.keys())}")
+        bound = [name for domain in domains for name in (*domain.bound, *domain.at_once)]
+        if twice := {name for name in bound if bound.count(name) > 1}:
+            raise ValueError(f"operations with two handlers: {sorted(twice)}")
+        if set(bound) != set(operations):
+            raise ValueError(f"operations and handlers differ: {sorted(set(bound) ^ set(operations))}")
         self.operations = operations
-        self._handlers = bound
+        self._handlers = {name: handler for domain in domains for name, handler in domain.bound.items()}
+        self._at_once = {name: handler for domain in domains for name, handler in domain.at_once.items()}
+        if limited := [name for name in self._at_once if operations[name].rate is not None]:
+            raise ValueError(f"whether an address has called too often is not known at once: {limited}")
         self._metrics = metrics
         self._rates = rates
         self._tracing = tracing
 
-    async def call(self, call: Call, request: Request) -> Reply | Stream[Any]:
-        """Run an operation: its reply, or the stream that answers it. Raises OperationError and nothing else."""
+    def answers_at_once(self, operation: AnyOperation) -> bool:
+        """Whether `call_at_once` can call it."""
+        return operation.name in self._at_once
+
+    def call_at_once(self, call: Call, request: Request) -> Reply:
+        """Run an operation whose handler waits for nothing. Raises OperationError and nothing else."""
         operation = self.operations[request.type]
         started = time.perf_counter()
         outcome = "ok"
+        span = self._span(operation)
+        try:
+            authorise(operation, call.caller)
+            return Reply(self._at_once[operation.name](call, request))
+        except OperationError as error:
+            outcome = error.kind.reason
+            raise
+        except Exception as error:
+            outcome = INTERNAL.reason
+            log.exception("operation failed", operation=operation.name)
+            raise OperationError(INTERNAL) from error
+        finally:
+            self._ended(operation, outcome, started)
+            if span is not None:
+                span.end(outcome, None)
+
+    async def call(self, call: Call, request: Request) -> Reply | Stream[Any]:
+        """Run an operation: its reply, or the stream that answers it. Raises OperationError and nothing else."""
+        operation = self.operations[request.type]
+        if operation.name in self._at_once:
+            return self.call_at_once(call, request)
+        started = time.perf_counter()
+        outcome = "ok"
         request_id: str | None = None
-        span = None if self._tracing is None or operation.quiet else self._tracing.operation(operation.name)
+        span = self._span(operation)
         deadline = asyncio.timeout(operation.deadline_s)
         try:
             authorise(operation, call.caller)
@@ -147,13 +185,19 @@ class Dispatcher:
             log.exception("operation failed", operation=operation.name)
             raise OperationError(INTERNAL) from error
         finally:
-            elapsed_s = time.perf_counter() - started
-            self._metrics.operation(operation.name, outcome).observe(elapsed_s)
-            level = logging.DEBUG if operation.quiet else logging.INFO
-            log.log(level, "operation", operation=operation.name, outcome=outcome, ms=round(elapsed_s * 1000, 2))
+            self._ended(operation, outcome, started)
             if span is not None:
                 span.end(outcome, request_id)
-        return answer if isinstance(operation, StreamingOperation) else Reply(operation, answer)
+        return answer if isinstance(operation, StreamingOperation) else Reply(answer)
+
+    def _span(self, operation: AnyOperation) -> OperationSpan | None:
+        return None if self._tracing is None or operation.quiet else self._tracing.operation(operation.name)
+
+    def _ended(self, operation: AnyOperation, outcome: str, started: float) -> None:
+        elapsed_s = time.perf_counter() - started
+        self._metrics.operation(operation.name, outcome).observe(elapsed_s)
+        level = logging.DEBUG if operation.quiet else logging.INFO
+        log.log(level, "operation", operation=operation.name, outcome=outcome, ms=round(elapsed_s * 1000, 2))
 
     async def _limit(self, operation: AnyOperation, call: Call) -> None:
         """Raises RATE_LIMITED when too many of the address have called."""

@@ -6,6 +6,7 @@ there only while it is needed: it would be a third of what an idle connection co
 """
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from websockets.frames import CloseCode, Frame, Opcode
@@ -32,6 +33,7 @@ REFUSED = 0
 """In place of a frame's size: it is refused by its header, and nothing is read after it."""
 
 SHORT_HEADERS = tuple(bytes((TEXT_WHOLE, size)) for size in range(LENGTH_16))
+"""What stands before a message of a server, by its length: a server masks nothing."""
 
 PING_FRAME = b"\x89\x00"
 """A ping without a payload: whatever pong comes says that somebody is there."""
@@ -59,8 +61,14 @@ Event = bytes | Binary | Pong | Closed
 """Bytes are a text message: whole, unmasked, and UTF-8."""
 
 
-def text_header(size_bytes: int) -> bytes:
-    """What stands before a text message of a server."""
+def framed(messages: Sequence[bytes]) -> bytes:
+    """Text messages of a server as they go over the wire."""
+    if len(messages) == 1:
+        return _header(len(messages[0])) + messages[0]
+    return b"".join([part for message in messages for part in (_header(len(message)), message)])
+
+
+def _header(size_bytes: int) -> bytes:
     if size_bytes < LENGTH_16:
         return SHORT_HEADERS[size_bytes]
     if size_bytes < 1 << 16:

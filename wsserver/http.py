@@ -104,7 +104,7 @@ class HttpEdge:
         message_id: str | None = None
         error_type = "error"
         try:
-            request = self._decoder.decode(await _read_text(http))
+            request = self._decoder.decode((await _read_text(http)).encode())
             message_id = request.id
             operation = self._dispatcher.operations[request.type]
             error_type = operation.error_type

@@ -3,8 +3,10 @@
 import asyncio
 import contextlib
 import socket
+import time
 from collections.abc import AsyncIterator, Iterator
-from typing import Any
+from functools import partial
+from typing import Any, cast
 
 import uvicorn
 from starlette.types import ASGIApp
@@ -14,13 +16,31 @@ from protocol.envelope import MAX_MESSAGE_BYTES
 from wsserver.connections import StartError
 from wsserver.http_protocol import HttpProtocol
 from wsserver.websocket import ABORT_EXTENSION
+from wsserver.wire import DIRECT_EXTENSION, Cork, Receiver, Wire
 
 GRACEFUL_SHUTDOWN_S = 5
 """uvicorn's wait for connections that were told to close. A number, or it would wait for ever."""
 
 
-class _Protocol(WebSocketsSansIOProtocol):
-    """uvicorn's protocol, telling the application how to drop a socket whose client neither reads nor leaves."""
+class _HandedOver(asyncio.Transport):
+    """What a protocol has left of a transport that another one has taken: a closed one."""
+
+    def is_closing(self) -> bool:
+        return True
+
+    def close(self) -> None:
+        """It was closed when it was handed over."""
+
+
+class SocketProtocol(WebSocketsSansIOProtocol):
+    """uvicorn's protocol. An application that knows our extension takes an accepted socket over, and this ends.
+
+    Any other has plain ASGI, with a way to drop a socket whose client neither reads nor leaves.
+    """
+
+    def __init__(self, *arguments: Any, cork: Cork, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self._cork = cork
 
     def handle_connect(self, event: Any) -> None:
         super().handle_connect(event)
@@ -28,6 +48,34 @@ class _Protocol(WebSocketsSansIOProtocol):
         if scope is not None:
             # The application's task has the same dictionary, and begins in the next turn of the loop.
             scope["extensions"][ABORT_EXTENSION] = {"abort": self.transport.abort}
+            scope["extensions"][DIRECT_EXTENSION] = {"attach": self._attach}
+
+    def _attach(self, receiver: Receiver) -> Wire | None:
+        if not self._can_be_left():
+            return None
+        self.stop_keepalive()
+        self.connections.discard(self)
+        transport, self.transport = self.transport, _HandedOver()
+        # Each holds this object, which would wait for the garbage collector with them.
+        self.scope["extensions"].clear()
+        self.conn.parser.close()
+        return Wire(
+            transport,
+            receiver,
+            max_message_bytes=MAX_MESSAGE_BYTES,
+            cork=self._cork,
+            connections=self.connections,
+            now=time.monotonic(),
+        )
+
+    def _can_be_left(self) -> bool:
+        """Whether the handshake is all that there was: more that a client sent before its end is in this parser."""
+        return (
+            self.handshake_complete
+            and not (self.close_sent or self.disconnected or self.transport.is_closing())
+            and self.queue.empty()
+            and not self.conn.reader.buffer
+        )
 
 
 class _Server(uvicorn.Server):
@@ -53,7 +101,7 @@ async def served(application: ASGIApp, listener: socket.socket) -> AsyncIterator
         uvicorn.Config(
             application,
             http=HttpProtocol,
-            ws=_Protocol,
+            ws=cast("type[asyncio.Protocol]", partial(SocketProtocol, cork=Cork(asyncio.get_running_loop()))),
             ws_max_size=MAX_MESSAGE_BYTES,
             # Deflate costs about 50 KiB a connection, and small frames gain nothing.
             ws_per_message_deflate=False,

@@ -53,6 +53,7 @@ from wsserver.outbox import Outbox
 from wsserver.tasks import Tasks
 from wsserver.telemetry import Metrics
 from wsserver.watch import Seats, SessionWatch
+from wsserver.wire import ABNORMAL, DIRECT_EXTENSION, Attach, Wire
 
 log = structlog.get_logger(__name__)
 
@@ -79,7 +80,26 @@ MINI_PROGRAM_ORIGIN = "https://servicewechat.com"
 
 
 class Connection:
-    """One client. `feed` takes what it sent; what it shall get lies in `outbox`; `closing` says how it must end."""
+    """One client. `feed` takes what it sent, `outbox` has what it shall get, `session.closing` how it must end.
+
+    It is the `Receiver` of a `Wire`, where the server has one; else two tasks move its messages through ASGI.
+    """
+
+    __slots__ = (
+        "_runs",
+        "_sockets",
+        "_unfollow",
+        "abort",
+        "address",
+        "closed_at",
+        "id",
+        "leave_news",
+        "leave_seat",
+        "leave_session",
+        "outbox",
+        "session",
+        "wire",
+    )
 
     def __init__(self, sockets: "Sockets", connection_id: str, address: str | None) -> None:
         self.id = connection_id
@@ -89,39 +109,47 @@ class Connection:
         self.leave_news: Callable[[], None] = _nothing
         self.outbox = Outbox()
         self.session = Session(sockets.limits, time.monotonic())
-        self._sockets = sockets
         self.closed_at: float | None = None
         self.abort: Callable[[], None] | None = None
-        self._unfollow: dict[str, Callable[[], None]] = {}
-        self._runs: list[str] = []
+        self.wire: Wire | None = None
+        self._sockets = sockets
+        self._unfollow: dict[str, Callable[[], None]] | None = None
+        self._runs: tuple[str, ...] = ()
 
-    def feed(self, text: str) -> None:
+    def feed(self, message: bytes) -> None:
         """Take a message: it is answered, now or when it is done, by frames in the outbox."""
-        session = self.session
+        session, sockets = self.session, self._sockets
+        if session.closing is not None:
+            return
         try:
             session.received(time.monotonic())
         except OperationError as error:
             self._refuse(error, None)
             return
         try:
-            request = self._sockets.decoder.decode(text)
+            request = sockets.decoder.decode(message)
         except BadMessageError as error:
             if error.kind is not UNKNOWN_TYPE:
                 session.was_bad()
             self._refuse(error, error.message_id)
             return
         session.was_good()
-        operation = self._sockets.dispatcher.operations[request.type]
+        operation = sockets.dispatcher.operations[request.type]
         try:
             session.authorise(operation.access)
+            if sockets.dispatcher.answers_at_once(operation):
+                self._answer_at_once(request, operation)
+                return
             session.begin()
         except OperationError as error:
             self._refuse(error, request.id)
             return
-        self._sockets.spawn(self._answer(request, operation), name=f"{operation.name} on {self.id}")
+        sockets.spawn(self._answer(request, operation), name=f"{operation.name} on {self.id}")
 
     def feed_binary(self) -> None:
         """Take a binary frame, which is never a message."""
+        if self.session.closing is not None:
+            return
         try:
             self.session.received(time.monotonic())
             self.session.was_bad()
@@ -129,13 +157,43 @@ class Connection:
         except OperationError as error:
             self._refuse(error, None)
 
+    def take(self, limit_bytes: int) -> list[bytes]:
+        """The next frames to send."""
+        return self.outbox.drain(limit_bytes)
+
+    def sent(self) -> None:
+        """What was taken is on its way."""
+        self.session.sent(time.monotonic())
+
+    def closing(self) -> tuple[int, str] | None:
+        """How to close now that everything is sent; None while there is more to come."""
+        if not self.outbox.closed:
+            return None
+        code = self.session.closing or NORMAL
+        return code.code, code.reason
+
+    def gone(self, code: int) -> None:
+        """The socket is over."""
+        self._sockets.lost(self, code)
+
     def _refuse(self, error: OperationError, message_id: str | None) -> None:
         self._sockets.metrics.refused.labels(error.kind.reason).inc()
         self._put(encode_error(error, message_id=message_id))
         if self.session.closing is not None:
             self.close(self.session.closing)
 
+    def _answer_at_once(self, request: Request, operation: AnyOperation) -> None:
+        call = Call(self.session.caller, self.address)
+        try:
+            reply = self._sockets.dispatcher.call_at_once(call, request)
+        except OperationError as error:
+            self._put(encode_error(error, type_=operation.error_type, message_id=request.id))
+        else:
+            self._put(encode_reply(operation.reply_type, operation.message, reply.data, request.id))
+
     async def _answer(self, request: Request, operation: AnyOperation) -> None:
+        # In a task of its own: nobody else's lines get this id.
+        structlog.contextvars.bind_contextvars(connection_id=self.id)
         asker = self.session.caller
         call = Call(asker, self.address)
         request_id: str | None = None
@@ -146,7 +204,7 @@ class Connection:
                 self._become(asker, call.caller)
                 return
             request_id = answer.request_id
-            self._runs = [*self._runs[1 - MAX_RUNS_KNOWN :], request_id]
+            self._runs = (*self._runs[1 - MAX_RUNS_KNOWN :], request_id)
             assert isinstance(operation, StreamingOperation)  # noqa: S101 (only those are answered by a stream)
             accepted = encode_reply(operation.accepted_type, operation.accepted_message, answer.accepted, request.id)
             self._put_for(asker, accepted)
@@ -191,19 +249,21 @@ class Connection:
             after_seq=stream.after_seq,
             on_last=lambda: self._unfollowed(stream.request_id),
         )
+        if self._unfollow is None:
+            self._unfollow = {}
         self._unfollow[stream.request_id] = feed.follow(follower)
         if follower.live and feed.ended:
             self._unfollowed(stream.request_id)
 
     def _unfollowed(self, request_id: str) -> None:
-        unfollow = self._unfollow.pop(request_id, None)
-        if unfollow is not None:
+        if self._unfollow is not None and (unfollow := self._unfollow.pop(request_id, None)) is not None:
             unfollow()
+            self._unfollow = self._unfollow or None
 
     def _stop_following(self) -> None:
-        for unfollow in self._unfollow.values():
-            unfollow()
-        self._unfollow.clear()
+        unfollow, self._unfollow = self._unfollow, None
+        for stop in (unfollow or {}).values():
+            stop()
 
     def _put(self, frame: bytes) -> None:
         if not self.outbox.put(frame) and self.outbox.overflowed and self.session.closing is None:
@@ -231,7 +291,9 @@ class Connection:
 
     def drop(self) -> None:
         """Give the connection up with whatever is still buffered for it."""
-        if self.abort is not None:
+        if self.wire is not None:
+            self.wire.drop()
+        elif self.abort is not None:
             self.abort()
 
     def say(self, frame: bytes) -> None:
@@ -340,20 +402,41 @@ class Sockets:
             return
         offered = SUBPROTOCOL in scope["subprotocols"]
         await send({"type": "websocket.accept", "subprotocol": SUBPROTOCOL if offered else None})
+        extensions = scope.get("extensions", {})
         address = scope["client"][0] if scope.get("client") else None
         connection = Connection(self, secrets.token_hex(8), address)
-        connection.abort = scope.get("extensions", {}).get(ABORT_EXTENSION, {}).get("abort")
+        connection.abort = extensions.get(ABORT_EXTENSION, {}).get("abort")
+        attach: Attach | None = extensions.get(DIRECT_EXTENSION, {}).get("attach")
+        # Nothing may be awaited before: what the client sends from now on is the wire's.
+        connection.wire = None if attach is None else attach(connection)
         self._connections.add(connection)
         self.metrics.connections.inc()
         structlog.contextvars.bind_contextvars(connection_id=connection.id)
-        try:
-            await self._greet(connection, headers.get("authorization"))
-            await self._serve(connection, receive, send)
-        finally:
+        if connection.wire is None:
+            await self._serve(connection, headers, receive, send)
+        else:
+            await self._start(connection, connection.wire, headers)
+
+    def lost(self, connection: Connection, code: int) -> None:
+        """A socket is over; `code` is what its client closed it with."""
+        if connection in self._connections:
             self._connections.discard(connection)
+            closing = connection.session.closing
             self.moved(connection, connection.session.caller, None)
             connection.close(NORMAL)
+            connection.wire = connection.outbox.taker = None
             self.metrics.connections.dec()
+            self.metrics.closed.labels(str(code if closing is None else closing.code)).inc()
+
+    async def _start(self, connection: Connection, wire: Wire, headers: Headers) -> None:
+        """Greet, and leave the rest to the wire: of the handshake nothing stays."""
+        connection.outbox.taker = wire
+        try:
+            await self._greet(connection, headers.get("authorization"))
+        except BaseException:
+            wire.drop()
+            raise
+        wire.listen()
 
     async def _greet(self, connection: Connection, authorization: str | None) -> None:
         try:
@@ -380,40 +463,43 @@ class Sockets:
             except OperationError as error:
                 connection.say(encode_error(error))
 
-    async def _serve(self, connection: Connection, receive: Receive, send: Send) -> None:
-        writer = asyncio.create_task(self._write(connection, send), name=f"writer of {connection.id}")
-        reader = asyncio.create_task(self._read(connection, receive), name=f"reader of {connection.id}")
+    async def _serve(self, connection: Connection, headers: Headers, receive: Receive, send: Send) -> None:
+        """The same through ASGI, in this task and two more."""
+        codes: list[int] = []
         try:
-            await asyncio.wait((writer, reader), return_when=asyncio.FIRST_COMPLETED)
-            if writer.done() and not reader.done():
-                # Our close was sent; the client has this long to answer it.
-                await asyncio.wait((reader,), timeout=CLOSE_GRACE_S)
+            await self._greet(connection, headers.get("authorization"))
+            writer = asyncio.create_task(self._write(connection, send), name=f"writer of {connection.id}")
+            reader = asyncio.create_task(self._read(connection, receive, codes), name=f"reader of {connection.id}")
+            try:
+                await asyncio.wait((writer, reader), return_when=asyncio.FIRST_COMPLETED)
+                if writer.done() and not reader.done():
+                    # Our close was sent; the client has this long to answer it.
+                    await asyncio.wait((reader,), timeout=CLOSE_GRACE_S)
+            finally:
+                for task in (writer, reader):
+                    task.cancel()
+                results = await asyncio.gather(writer, reader, return_exceptions=True)
+            for result in results:
+                if isinstance(result, Exception):
+                    raise result
         finally:
-            for task in (writer, reader):
-                task.cancel()
-            results = await asyncio.gather(writer, reader, return_exceptions=True)
-        for result in results:
-            if isinstance(result, Exception):
-                raise result
+            self.lost(connection, codes[0] if codes else ABNORMAL)
 
-    async def _read(self, connection: Connection, receive: Receive) -> None:
+    async def _read(self, connection: Connection, receive: Receive, codes: list[int]) -> None:
         while (message := await receive())["type"] == "websocket.receive":
-            if connection.session.closing is not None:
-                continue
             text = message.get("text")
             if text is None:
                 connection.feed_binary()
             else:
-                connection.feed(text)
-        code = message.get("code", 1006) if connection.session.closing is None else connection.session.closing.code
-        self.metrics.closed.labels(str(code)).inc()
+                connection.feed(text.encode())
+        codes.append(message.get("code", ABNORMAL))
 
     async def _write(self, connection: Connection, send: Send) -> None:
         try:
             while frames := await connection.outbox.take():
                 for frame in frames:
                     await send({"type": "websocket.send", "text": frame.decode()})
-                connection.session.sent(time.monotonic())
+                connection.sent()
             closing = connection.session.closing or NORMAL
             await send({"type": "websocket.close", "code": closing.code, "reason": closing.reason})
         except (OSError, RuntimeError) as error:
@@ -430,6 +516,8 @@ class Sockets:
                     connection.close(code)
                 if connection.is_stuck(now):
                     connection.drop()
+                elif connection.wire is not None:
+                    connection.wire.check(now)
 
     def _origin_is_fine(self, headers: Headers) -> bool:
         """Browsers name the page that opens a socket; scripts name none, mini programs WeChat's."""

@@ -21,8 +21,8 @@ def account_handlers(authenticator: Authenticator, users: Users) -> Handlers:
     """Handlers of the account operations."""
     handlers = Handlers()
 
-    @handlers.on(accounts.PING)
-    async def ping(_call: Call, _request: Ping) -> None:
+    @handlers.on_at_once(accounts.PING)
+    def ping(_call: Call, _request: Ping) -> None:
         return None
 
     @handlers.on(accounts.LOGIN)
