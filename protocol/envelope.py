@@ -27,6 +27,10 @@ MAX_MESSAGE_BYTES = 65_536
 """A client message, in bytes of UTF-8: eight times the longest question in Chinese and its frame."""
 
 
+MAX_BARE = 64
+"""Messages of nothing but a type that are kept decoded: all that there are, as several clients write them."""
+
+
 class Frame(Protocol):
     """A piece of a stream. `wire()` gives `content` and whatever else stands beside it.
 
@@ -49,16 +53,22 @@ _MESSAGE_ID: TypeAdapter[str] = TypeAdapter(MessageId)
 
 
 class Decoder:
-    """Turns client messages into requests of the given operations."""
+    """Turns client messages into requests of the given operations.
+
+    A request is a value, so the same bytes are the same request: pings, which are most of what is sent, are read once.
+    """
 
     def __init__(self, operations: Mapping[str, AnyOperation]) -> None:
         self._operations = operations
         requests = tuple(operation.request for operation in operations.values())
         any_request: Any = Annotated[Union[requests], Discriminator("type")]  # noqa: UP007 (made of a tuple)
         self._adapter: TypeAdapter[Request] = TypeAdapter(any_request)
+        self._bare: dict[bytes, Request] = {}
 
     def decode(self, message: bytes) -> Request:
         """The request in `message`, which is UTF-8. Raises BadMessageError with the reason and maybe the field."""
+        if (bare := self._bare.get(message)) is not None:
+            return bare
         try:
             request = self._adapter.validate_json(message)
         except ValidationError as error:
@@ -66,6 +76,8 @@ class Decoder:
         # Every key has its colon: as many colons as distinct keys that were read means that no key came twice.
         if message.count(b":") != len(request.model_fields_set):
             _check_duplicates(message.decode(), request.id)
+        elif len(request.model_fields_set) == 1 and len(self._bare) < MAX_BARE:
+            self._bare[message] = request
         return request
 
     def _diagnose(self, text: str, error: ValidationError) -> BadMessageError:

@@ -19,7 +19,7 @@ from protocol.errors import DEADLINE_EXCEEDED, INTERNAL, LOGIN_REQUIRED, Operati
 from protocol.operation import Access, AnyOperation, Operation, Rate, Request, StreamingOperation, StreamingRequest
 from storage.limits import RateLimits
 from wsserver.hub import Stream
-from wsserver.telemetry import Metrics
+from wsserver.telemetry import Latency, Metrics
 from wsserver.tracing import OperationSpan, Tracing
 
 log = structlog.get_logger(__name__)
@@ -63,7 +63,7 @@ class Handlers:
 
     def __init__(self) -> None:
         self.bound: dict[str, Callable[[Call, Any], Awaitable[Any]]] = {}
-        self.at_once: dict[str, Callable[[Call, Any], Any]] = {}
+        self.at_once: list[tuple[Operation[Any, Any], Callable[[Call, Any], Any]]] = []
 
     def on_at_once(
         self, operation: Operation[RequestT, ReplyT]
@@ -71,7 +71,7 @@ class Handlers:
         """Bind a handler that waits for nothing: it is answered where it was read, without a task or a deadline."""
 
         def bind(handler: Callable[[Call, RequestT], ReplyT]) -> Callable[[Call, RequestT], ReplyT]:
-            self.at_once[operation.name] = handler
+            self.at_once.append((operation, handler))
             return handler
 
         return bind
@@ -104,6 +104,19 @@ class Handlers:
         return bind
 
 
+class AtOnce:
+    """An operation whose handler waits for nothing, with all that a call of it needs."""
+
+    __slots__ = ("counted", "handler", "operation")
+
+    def __init__(self, operation: Operation[Any, Any], handler: Callable[[Call, Any], Any], counted: Latency) -> None:
+        if operation.rate is not None:
+            raise ValueError(f"{operation.name}: whether an address has called too often is not known at once")
+        self.operation = operation
+        self.handler = handler
+        self.counted = counted
+
+
 class Dispatcher:
     """Calls handlers. Every declared operation has exactly one, or the server does not start."""
 
@@ -115,33 +128,34 @@ class Dispatcher:
         rates: RateLimits,
         tracing: Tracing | None = None,
     ) -> None:
-        bound = [name for domain in domains for name in (*domain.bound, *domain.at_once)]
+        bound = [name for domain in domains for name in (*domain.bound, *(one.name for one, _ in domain.at_once))]
         if twice := {name for name in bound if bound.count(name) > 1}:
             raise ValueError(f"operations with two handlers: {sorted(twice)}")
         if set(bound) != set(operations):
             raise ValueError(f"operations and handlers differ: {sorted(set(bound) ^ set(operations))}")
         self.operations = operations
         self._handlers = {name: handler for domain in domains for name, handler in domain.bound.items()}
-        self._at_once = {name: handler for domain in domains for name, handler in domain.at_once.items()}
-        if limited := [name for name in self._at_once if operations[name].rate is not None]:
-            raise ValueError(f"whether an address has called too often is not known at once: {limited}")
+        self.at_once = {
+            operation.name: AtOnce(operation, handler, metrics.operation(operation.name, "ok"))
+            for domain in domains
+            for operation, handler in domain.at_once
+        }
+        """What `call_at_once` can call."""
         self._metrics = metrics
         self._rates = rates
         self._tracing = tracing
+        # Asked once: to find out that nothing is logged costs as much as counting.
+        self._logs_quiet_ones: bool = log.is_enabled_for(logging.DEBUG)
 
-    def answers_at_once(self, operation: AnyOperation) -> bool:
-        """Whether `call_at_once` can call it."""
-        return operation.name in self._at_once
-
-    def call_at_once(self, call: Call, request: Request) -> Reply:
-        """Run an operation whose handler waits for nothing. Raises OperationError and nothing else."""
-        operation = self.operations[request.type]
+    def call_at_once(self, at_once: AtOnce, call: Call, request: Request) -> BaseModel | None:
+        """The reply's data, of a handler that waits for nothing. Raises OperationError and nothing else."""
+        operation = at_once.operation
         started = time.perf_counter()
-        outcome = "ok"
-        span = self._span(operation)
+        counted, outcome = at_once.counted, "ok"
+        span = None if self._tracing is None else self._span(operation)
         try:
             authorise(operation, call.caller)
-            return Reply(self._at_once[operation.name](call, request))
+            data: BaseModel | None = at_once.handler(call, request)
         except OperationError as error:
             outcome = error.kind.reason
             raise
@@ -150,15 +164,21 @@ class Dispatcher:
             log.exception("operation failed", operation=operation.name)
             raise OperationError(INTERNAL) from error
         finally:
-            self._ended(operation, outcome, started)
+            elapsed_s = time.perf_counter() - started
+            if outcome != "ok":
+                counted = self._metrics.operation(operation.name, outcome)
+            counted.observe(elapsed_s)
+            if not operation.quiet or self._logs_quiet_ones:
+                self._log(operation, outcome, elapsed_s)
             if span is not None:
                 span.end(outcome, None)
+        return data
 
     async def call(self, call: Call, request: Request) -> Reply | Stream[Any]:
         """Run an operation: its reply, or the stream that answers it. Raises OperationError and nothing else."""
         operation = self.operations[request.type]
-        if operation.name in self._at_once:
-            return self.call_at_once(call, request)
+        if (at_once := self.at_once.get(operation.name)) is not None:
+            return Reply(self.call_at_once(at_once, call, request))
         started = time.perf_counter()
         outcome = "ok"
         request_id: str | None = None
@@ -185,7 +205,9 @@ class Dispatcher:
             log.exception("operation failed", operation=operation.name)
             raise OperationError(INTERNAL) from error
         finally:
-            self._ended(operation, outcome, started)
+            elapsed_s = time.perf_counter() - started
+            self._metrics.operation(operation.name, outcome).observe(elapsed_s)
+            self._log(operation, outcome, elapsed_s)
             if span is not None:
                 span.end(outcome, request_id)
         return answer if isinstance(operation, StreamingOperation) else Reply(answer)
@@ -193,9 +215,7 @@ class Dispatcher:
     def _span(self, operation: AnyOperation) -> OperationSpan | None:
         return None if self._tracing is None or operation.quiet else self._tracing.operation(operation.name)
 
-    def _ended(self, operation: AnyOperation, outcome: str, started: float) -> None:
-        elapsed_s = time.perf_counter() - started
-        self._metrics.operation(operation.name, outcome).observe(elapsed_s)
+    def _log(self, operation: AnyOperation, outcome: str, elapsed_s: float) -> None:
         level = logging.DEBUG if operation.quiet else logging.INFO
         log.log(level, "operation", operation=operation.name, outcome=outcome, ms=round(elapsed_s * 1000, 2))
 

@@ -64,7 +64,9 @@ Event = bytes | Binary | Pong | Closed
 def framed(messages: Sequence[bytes]) -> bytes:
     """Text messages of a server as they go over the wire."""
     if len(messages) == 1:
-        return _header(len(messages[0])) + messages[0]
+        message = messages[0]
+        size_bytes = len(message)
+        return (SHORT_HEADERS[size_bytes] if size_bytes < LENGTH_16 else _header(size_bytes)) + message
     return b"".join([part for message in messages for part in (_header(len(message)), message)])
 
 
@@ -79,7 +81,17 @@ def _header(size_bytes: int) -> bytes:
 class FrameReader:
     """Reads what one client sends. `to_send` has what must go back for it: pongs, and the closing frame."""
 
-    __slots__ = ("_fragments", "_left", "_max_message_bytes", "_needed", "_out", "_rest", "_slow", "closing", "ended")
+    __slots__ = (
+        "_fragments",
+        "_left",
+        "_max_message_bytes",
+        "_needed",
+        "_rest",
+        "_slow",
+        "closing",
+        "ended",
+        "replies",
+    )
 
     def __init__(self, max_message_bytes: int) -> None:
         self.closing = False
@@ -92,7 +104,8 @@ class FrameReader:
         self._fragments: _Fragments | None = None
         self._rest: bytearray | None = None  # of a frame that is not all here yet
         self._needed = 0  # bytes of it to go on with
-        self._out = b""
+        self.replies = b""
+        """What `to_send` has."""
 
     def feed(self, data: bytes) -> list[Event]:
         """What these bytes complete, in order."""
@@ -122,12 +135,12 @@ class FrameReader:
         slow = self._begin_slow()
         slow.fail(code, reason)
         self.closing = self.ended = True
-        self._out += b"".join(slow.data_to_send())
+        self.replies += b"".join(slow.data_to_send())
 
     def to_send(self) -> bytes:
         """What is to be sent now, in one piece. It is had once."""
-        out, self._out = self._out, b""
-        return out
+        replies, self.replies = self.replies, b""
+        return replies
 
     def _read(self, data: bytes, events: list[Event]) -> None:
         if self._rest is not None:
@@ -216,7 +229,7 @@ class FrameReader:
         for frame in slow.events_received():
             if isinstance(frame, Frame) and not self.ended:
                 self._take_frame(frame, events)
-        self._out += b"".join(slow.data_to_send())
+        self.replies += b"".join(slow.data_to_send())
         if not self.ended and (slow.close_rcvd is not None or slow.parser_exc is not None):
             self.closing = self.ended = True
             close = slow.close_rcvd if slow.parser_exc is None else slow.close_sent

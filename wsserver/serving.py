@@ -15,6 +15,7 @@ from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIO
 from protocol.envelope import MAX_MESSAGE_BYTES
 from wsserver.connections import StartError
 from wsserver.http_protocol import HttpProtocol
+from wsserver.outbox import Outbox
 from wsserver.websocket import ABORT_EXTENSION
 from wsserver.wire import DIRECT_EXTENSION, Cork, Receiver, Wire
 
@@ -50,7 +51,7 @@ class SocketProtocol(WebSocketsSansIOProtocol):
             scope["extensions"][ABORT_EXTENSION] = {"abort": self.transport.abort}
             scope["extensions"][DIRECT_EXTENSION] = {"attach": self._attach}
 
-    def _attach(self, receiver: Receiver) -> Wire | None:
+    def _attach(self, receiver: Receiver, outbox: Outbox) -> Wire | None:
         if not self._can_be_left():
             return None
         self.stop_keepalive()
@@ -62,6 +63,7 @@ class SocketProtocol(WebSocketsSansIOProtocol):
         return Wire(
             transport,
             receiver,
+            outbox,
             max_message_bytes=MAX_MESSAGE_BYTES,
             cork=self._cork,
             connections=self.connections,

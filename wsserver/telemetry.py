@@ -3,6 +3,7 @@
 import logging
 import os
 import sys
+from bisect import bisect_left
 from collections.abc import Callable
 from typing import Any
 
@@ -38,6 +39,37 @@ QUIET_LOGGERS = (
 """httpx logs whole addresses at INFO, and WeChat's carry the app's secret; uvicorn logs every connection."""
 
 
+class Latency:
+    """A histogram where each microsecond counts: it counts in plain numbers, and `settle` tells the registry.
+
+    `observe` of prometheus_client takes three times as long, and five times where several workers' counters are files.
+    One bulk addition for each bucket is not in its public interface, so this one knows what its histograms are made of.
+    """
+
+    __slots__ = ("_bounds", "_counts", "_histogram", "_sum_s")
+
+    def __init__(self, histogram: Histogram) -> None:
+        self._histogram = histogram
+        self._bounds: list[float] = histogram._upper_bounds
+        self._counts = [0] * len(self._bounds)
+        self._sum_s = 0.0
+
+    def observe(self, elapsed_s: float) -> None:
+        """Count one."""
+        self._counts[bisect_left(self._bounds, elapsed_s)] += 1
+        self._sum_s += elapsed_s
+
+    def settle(self) -> None:
+        """Tell the registry what was counted."""
+        if any(self._counts):
+            self._histogram._sum.inc(self._sum_s)
+            for bucket, count in zip(self._histogram._buckets, self._counts, strict=True):
+                if count:
+                    bucket.inc(count)
+            self._counts = [0] * len(self._bounds)
+            self._sum_s = 0.0
+
+
 class Metrics:
     """What an operator asks at night. One instance per server, so that several can run in one process."""
 
@@ -71,11 +103,13 @@ class Metrics:
             buckets=ANSWER_BUCKETS_S,
             registry=self.registry,
         )
-        self.chunk_delay = Histogram(
-            "cinewire_chunk_delay_seconds",
-            "Time from a piece of an answer to the hand-out of the frame that has it, its roll-up included",
-            buckets=DELAY_BUCKETS_S,
-            registry=self.registry,
+        self.chunk_delay = Latency(
+            Histogram(
+                "cinewire_chunk_delay_seconds",
+                "Time from a piece of an answer to the hand-out of the frame that has it, its roll-up included",
+                buckets=DELAY_BUCKETS_S,
+                registry=self.registry,
+            )
         )
         self.answers = Histogram(
             "cinewire_answer_seconds",
@@ -132,14 +166,20 @@ class Metrics:
         )
         # Read from /proc when somebody asks; of several workers nothing adds them up.
         ProcessCollector(registry=self.registry)
-        self._operations: dict[tuple[str, str], Histogram] = {}
+        self._operations: dict[tuple[str, str], Latency] = {}
 
-    def operation(self, name: str, outcome: str) -> Histogram:
+    def operation(self, name: str, outcome: str) -> Latency:
         """Where calls of an operation that ended so are counted; looked up once, which costs as much as counting."""
         known = self._operations.get((name, outcome))
         if known is None:
-            known = self._operations[name, outcome] = self.operations.labels(name, outcome)
+            known = self._operations[name, outcome] = Latency(self.operations.labels(name, outcome))
         return known
+
+    def settle(self) -> None:
+        """Have what is counted aside show: to be called before somebody looks, and now and then for other workers."""
+        self.chunk_delay.settle()
+        for latency in self._operations.values():
+            latency.settle()
 
     def vendor(self, name: str) -> CallEnded:
         """Counts the calls of one vendor."""
@@ -153,6 +193,7 @@ class Metrics:
 
     def text(self) -> bytes:
         """All of it in Prometheus' format; in a worker that of all workers together."""
+        self.settle()
         registry = self.registry
         if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
             registry = CollectorRegistry()

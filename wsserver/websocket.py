@@ -45,7 +45,7 @@ from protocol.unasked import Connected, Goodbye, ServerFacts
 from storage.limits import RateLimits
 from storage.redis import RESUME_WINDOW_S
 from wsserver.auth import Authenticator, bearer_token
-from wsserver.dispatch import Call, Dispatcher, Reply
+from wsserver.dispatch import AtOnce, Call, Dispatcher, Reply
 from wsserver.feed import Follower
 from wsserver.hub import Stream
 from wsserver.news import News
@@ -121,30 +121,25 @@ class Connection:
         session, sockets = self.session, self._sockets
         if session.closing is not None:
             return
+        request: Request | None = None
         try:
             session.received(time.monotonic())
-        except OperationError as error:
-            self._refuse(error, None)
-            return
-        try:
             request = sockets.decoder.decode(message)
+            session.was_good()
+            operation = sockets.dispatcher.operations[request.type]
+            session.authorise(operation.access)
+            if (at_once := sockets.dispatcher.at_once.get(request.type)) is not None:
+                self._answer_at_once(request, at_once)
+                return
+            session.begin()
         except BadMessageError as error:
             if error.kind is not UNKNOWN_TYPE:
                 session.was_bad()
             self._refuse(error, error.message_id)
-            return
-        session.was_good()
-        operation = sockets.dispatcher.operations[request.type]
-        try:
-            session.authorise(operation.access)
-            if sockets.dispatcher.answers_at_once(operation):
-                self._answer_at_once(request, operation)
-                return
-            session.begin()
         except OperationError as error:
-            self._refuse(error, request.id)
-            return
-        sockets.spawn(self._answer(request, operation), name=f"{operation.name} on {self.id}")
+            self._refuse(error, None if request is None else request.id)
+        else:
+            sockets.spawn(self._answer(request, operation), name=f"{operation.name} on {self.id}")
 
     def feed_binary(self) -> None:
         """Take a binary frame, which is never a message."""
@@ -157,18 +152,12 @@ class Connection:
         except OperationError as error:
             self._refuse(error, None)
 
-    def take(self, limit_bytes: int) -> list[bytes]:
-        """The next frames to send."""
-        return self.outbox.drain(limit_bytes)
-
     def sent(self) -> None:
-        """What was taken is on its way."""
+        """What was in the outbox is on its way."""
         self.session.sent(time.monotonic())
 
-    def closing(self) -> tuple[int, str] | None:
-        """How to close now that everything is sent; None while there is more to come."""
-        if not self.outbox.closed:
-            return None
+    def closing(self) -> tuple[int, str]:
+        """How to close, once everything is sent."""
         code = self.session.closing or NORMAL
         return code.code, code.reason
 
@@ -182,14 +171,15 @@ class Connection:
         if self.session.closing is not None:
             self.close(self.session.closing)
 
-    def _answer_at_once(self, request: Request, operation: AnyOperation) -> None:
+    def _answer_at_once(self, request: Request, at_once: AtOnce) -> None:
+        operation = at_once.operation
         call = Call(self.session.caller, self.address)
         try:
-            reply = self._sockets.dispatcher.call_at_once(call, request)
+            data = self._sockets.dispatcher.call_at_once(at_once, call, request)
         except OperationError as error:
             self._put(encode_error(error, type_=operation.error_type, message_id=request.id))
         else:
-            self._put(encode_reply(operation.reply_type, operation.message, reply.data, request.id))
+            self._put(encode_reply(operation.reply_type, operation.message, data, request.id))
 
     async def _answer(self, request: Request, operation: AnyOperation) -> None:
         # In a task of its own: nobody else's lines get this id.
@@ -408,7 +398,7 @@ class Sockets:
         connection.abort = extensions.get(ABORT_EXTENSION, {}).get("abort")
         attach: Attach | None = extensions.get(DIRECT_EXTENSION, {}).get("attach")
         # Nothing may be awaited before: what the client sends from now on is the wire's.
-        connection.wire = None if attach is None else attach(connection)
+        connection.wire = None if attach is None else attach(connection, connection.outbox)
         self._connections.add(connection)
         self.metrics.connections.inc()
         structlog.contextvars.bind_contextvars(connection_id=connection.id)
@@ -424,13 +414,12 @@ class Sockets:
             closing = connection.session.closing
             self.moved(connection, connection.session.caller, None)
             connection.close(NORMAL)
-            connection.wire = connection.outbox.taker = None
+            connection.wire = None
             self.metrics.connections.dec()
             self.metrics.closed.labels(str(code if closing is None else closing.code)).inc()
 
     async def _start(self, connection: Connection, wire: Wire, headers: Headers) -> None:
         """Greet, and leave the rest to the wire: of the handshake nothing stays."""
-        connection.outbox.taker = wire
         try:
             await self._greet(connection, headers.get("authorization"))
         except BaseException:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from wsserver.frames import PING_FRAME, Binary, Closed, FrameReader, framed
+from wsserver.outbox import Outbox
 
 DIRECT_EXTENSION = "cinewire.direct"
 """ASGI extension of an accepted WebSocket: `{"attach": Attach}`."""
@@ -36,22 +37,19 @@ class Receiver(Protocol):
     def feed_binary(self) -> None:
         """Take a binary message, which is none of ours."""
 
-    def take(self, limit_bytes: int) -> list[bytes]:
-        """The next text messages to send, about so much of them."""
-
     def sent(self) -> None:
-        """What was taken is on its way, all of it."""
+        """All that was in the outbox is on its way, without the client's having said anything."""
 
-    def closing(self) -> tuple[int, str] | None:
-        """Code and reason, when the connection is to be closed now."""
+    def closing(self) -> tuple[int, str]:
+        """Code and reason to close with, when the outbox is closed and empty."""
 
     def gone(self, code: int) -> None:
         """The connection is over. Nothing else is called after it."""
 
 
-Attach = Callable[[Receiver], "Wire | None"]
-"""Hand the connection over to a receiver; None where that cannot be done, and ASGI goes on. Only right after it was
-accepted. Nothing is read before `Wire.listen`."""
+Attach = Callable[[Receiver, Outbox], "Wire | None"]
+"""Hand the connection over: the receiver gets what comes, and what it puts into the outbox is sent. Only right after it
+was accepted; nothing is read before `Wire.listen`. None where it cannot be done, and ASGI goes on."""
 
 
 class Cork:
@@ -85,6 +83,7 @@ class Wire(asyncio.Protocol):
         "_corked",
         "_heard",
         "_heard_at",
+        "_outbox",
         "_paused",
         "_reader",
         "_receiver",
@@ -95,6 +94,7 @@ class Wire(asyncio.Protocol):
         self,
         transport: asyncio.Transport,
         receiver: Receiver,
+        outbox: Outbox,
         *,
         max_message_bytes: int,
         cork: Cork,
@@ -104,6 +104,7 @@ class Wire(asyncio.Protocol):
         """`connections` are those that uvicorn tells to shut down and waits for; `now` is of a monotonic clock."""
         self._transport = transport
         self._receiver = receiver
+        self._outbox = outbox
         self._reader = FrameReader(max_message_bytes)
         self._cork = cork
         self._connections = connections
@@ -113,6 +114,7 @@ class Wire(asyncio.Protocol):
         self._heard = False
         self._heard_at = now
         self._asked_at: float | None = None
+        outbox.taker = self
         connections.add(self)
         transport.set_protocol(self)
         transport.pause_reading()
@@ -129,22 +131,26 @@ class Wire(asyncio.Protocol):
             self._cork.add(self)
 
     def flush(self) -> None:
-        """Send what is to be sent, as far as the client reads."""
+        """Send what is in the outbox, as far as the client reads."""
+        if self._send():
+            self._receiver.sent()
+
+    def _send(self) -> bool:
+        """Whether something was sent, and all of it."""
         self._corked = False
-        transport, receiver = self._transport, self._receiver
+        outbox, transport = self._outbox, self._transport
         if self._paused or self._reader.closing or transport.is_closing():
-            return
-        if frames := receiver.take(WRITE_BYTES):
-            while frames:
-                transport.write(framed(frames))
-                if self._paused:
-                    return
-                frames = receiver.take(WRITE_BYTES)
-            receiver.sent()
-        close = receiver.closing()
-        if close is not None:
-            self._reader.close(*close)
+            return False
+        some = False
+        while outbox.size_bytes:
+            some = True
+            transport.write(framed(outbox.drain(WRITE_BYTES)))
+            if self._paused:
+                return False
+        if outbox.closed:
+            self._reader.close(*self._receiver.closing())
             self._send_replies()
+        return some
 
     def check(self, now: float) -> None:
         """Ask a silent client whether it is there; end the connection when it does not say so. To be called often."""
@@ -179,8 +185,9 @@ class Wire(asyncio.Protocol):
                 self._receiver.feed_binary()
             elif type(event) is Closed:
                 self._code = event.code
-        self.flush()
-        self._send_replies()
+        self._send()
+        if self._reader.replies or self._reader.ended:
+            self._send_replies()
 
     def pause_writing(self) -> None:
         self._paused = True
@@ -191,6 +198,7 @@ class Wire(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._connections.discard(self)
+        self._outbox.taker = None
         self._receiver.gone(self._code)
 
     def shutdown(self) -> None:
@@ -201,8 +209,6 @@ class Wire(asyncio.Protocol):
 
     def _send_replies(self) -> None:
         """Send what the frames themselves ask for, and end the connection when nothing more is read of it."""
-        replies = self._reader.to_send()
-        if replies:
-            self._transport.write(replies)
+        self._transport.write(self._reader.to_send())
         if self._reader.ended:
             self._transport.close()
