@@ -40,6 +40,7 @@ GROUPED = re.compile(r"\bby \(([^)]*)\)")
 
 def value(metrics: Metrics, name: str, **labels: str) -> float:
     """A sample; zero when nothing was counted yet."""
+    metrics.settle()
     return metrics.registry.get_sample_value(name, labels) or 0.0
 
 

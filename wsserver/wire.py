@@ -120,9 +120,10 @@ class Wire(asyncio.Protocol):
         transport.pause_reading()
 
     def listen(self) -> None:
-        """Read what the client sends, from now on."""
+        """Read what the client sends, from now on. What is to be sent goes with the end of the handshake."""
         if not self._transport.is_closing():
             self._transport.resume_reading()
+            self.flush()
 
     def wake(self) -> None:
         """Fetch what is to be sent, and send it, in the next turn of the loop."""
