@@ -147,6 +147,24 @@ def test_a_peer_that_drips_costs_its_message_and_no_more(opcode: int, chop: int)
     assert len(reader.feed(frame[-1:])) == 1
 
 
+@pytest.mark.parametrize(
+    ("first", "payload"),
+    [(encode(TEXT, fin=False), b""), (encode(TEXT, fin=False), b"x"), (encode(BINARY, fin=False), b"xy")],
+    ids=["empty", "one byte each", "binary"],
+)
+@pytest.mark.usefixtures("traced")
+def test_fragments_without_end_cost_no_more_than_the_message_may_be(first: bytes, payload: bytes) -> None:
+    reader = FrameReader(REAL_LIMIT)
+    count = 30_000
+    reader.feed(first)
+    many = encode(CONT, payload, fin=False) * 100
+    before = most_used()
+    for _ in range(count // 100):
+        assert reader.feed(many) == []
+    assert most_used() - before < REAL_LIMIT * 1.25 + SLACK_BYTES
+    assert len(reader.feed(encode(CONT))) == 1
+
+
 def test_what_other_frames_need_is_given_back_when_they_are_over() -> None:
     """Without the garbage collector: tens of thousands of idle connections were pinged before it comes by."""
     reader = FrameReader(REAL_LIMIT)

@@ -244,20 +244,23 @@ class FrameReader:
             fragments = self._fragments
             assert fragments is not None  # noqa: S101 (a continuation of nothing is no event)
             if fragments.is_text:
-                fragments.pieces.append(bytes(frame.data))
+                fragments.text += frame.data
             if frame.fin:
                 self._fragments = None
                 if fragments.is_text:
-                    self._take_message(b"".join(fragments.pieces), events)
+                    self._take_message(bytes(fragments.text), events)
                 else:
                     events.append(Binary())
 
 
 class _Fragments:
-    """A message whose end has not come yet. Of a binary one nothing is kept."""
+    """A message whose end has not come yet. Of a binary one nothing is kept.
 
-    __slots__ = ("is_text", "pieces")
+    In one buffer: an object for each fragment, of which there may be one a byte, would be forty times the message.
+    """
+
+    __slots__ = ("is_text", "text")
 
     def __init__(self, *, is_text: bool) -> None:
         self.is_text = is_text
-        self.pieces: list[bytes] = []
+        self.text = bytearray()
