@@ -84,11 +84,10 @@ def traced() -> Iterator[None]:
     tracemalloc.stop()
 
 
-def most_used() -> int:
-    """Bytes in use at most since the last time that somebody asked, above what is in use for as long as the test."""
-    _, peak = tracemalloc.get_traced_memory()
-    tracemalloc.reset_peak()
-    return peak
+def kept_bytes() -> int:
+    """What the reader and its parser hold; other threads of the tests take memory too."""
+    ours = [tracemalloc.Filter(True, path) for path in ("*/wsserver/frames.py", "*/websockets/*")]
+    return sum(trace.size for trace in tracemalloc.take_snapshot().filter_traces(ours).traces)
 
 
 @settings(max_examples=1_500, deadline=None, derandomize=True)
@@ -120,10 +119,9 @@ def test_a_length_that_lies_is_refused_by_its_header(opcode: int) -> None:
 @pytest.mark.usefixtures("traced")
 def test_a_message_that_is_only_announced_costs_nothing() -> None:
     readers = [FrameReader(REAL_LIMIT) for _ in range(100)]
-    most_used()
     for reader in readers:
         assert reader.feed(encode(TEXT, claims=REAL_LIMIT)) == []
-    assert most_used() < 100 * 512
+    assert kept_bytes() < 100 * 512
 
 
 def test_a_peer_that_drips_costs_no_more_for_a_byte_the_more_it_has_said() -> None:
@@ -140,10 +138,9 @@ def test_a_peer_that_drips_costs_no_more_for_a_byte_the_more_it_has_said() -> No
 def test_a_peer_that_drips_costs_its_message_and_no_more(opcode: int, chop: int) -> None:
     frame = encode(opcode, b"x" * REAL_LIMIT)
     reader = FrameReader(REAL_LIMIT)
-    before = most_used()
     for start in range(0, len(frame) - 1, chop):
         assert reader.feed(frame[start : min(start + chop, len(frame) - 1)]) == []
-    assert most_used() - before < REAL_LIMIT * 1.25 + SLACK_BYTES
+    assert kept_bytes() < REAL_LIMIT * 1.25 + SLACK_BYTES
     assert len(reader.feed(frame[-1:])) == 1
 
 
@@ -158,10 +155,9 @@ def test_fragments_without_end_cost_no_more_than_the_message_may_be(first: bytes
     count = 30_000
     reader.feed(first)
     many = encode(CONT, payload, fin=False) * 100
-    before = most_used()
     for _ in range(count // 100):
         assert reader.feed(many) == []
-    assert most_used() - before < REAL_LIMIT * 1.25 + SLACK_BYTES
+    assert kept_bytes() < REAL_LIMIT * 1.25 + SLACK_BYTES
     assert len(reader.feed(encode(CONT))) == 1
 
 
