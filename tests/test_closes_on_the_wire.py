@@ -127,6 +127,14 @@ async def test_pings_before_a_close_are_answered_before_it(wire: RawSocket) -> N
     assert (ending.code, ending.by) == (1000, "FIN")
 
 
+@pytest.mark.parametrize("chop", [None, 1])
+@pytest.mark.parametrize("code", [1000, 4000])
+async def test_a_close_between_fragments_is_a_close(wire: RawSocket, chop: int | None, code: int) -> None:
+    fragment = encode(TEXT, ping("late")[:9], fin=False)
+    await wire.send_bytes(fragment + encode(CLOSE, close_with(code)) + encode(CONT, ping("late")[9:]), chop=chop)
+    await assert_refused(wire, code)
+
+
 async def closed_by_the_server(wire: RawSocket) -> None:
     """Make the server close first: nobody sends so many messages that are none."""
     await wire.send_bytes(encode(TEXT, b"no json") * 10)
@@ -224,6 +232,27 @@ async def test_a_fragment_that_passes_the_limit_is_refused_before_it_came(
     await wire.send_frame(PONG)
     await wire.send_frame(CONT, fin=fin, claims=LIMIT - before + 1)
     await assert_refused(wire, 1009)
+
+
+@pytest.mark.parametrize("payload", [b"", b"x" * 125])
+@pytest.mark.parametrize("before", [LIMIT - 100, LIMIT])
+@pytest.mark.parametrize("chop", [None, 1])
+async def test_a_ping_between_fragments_is_no_part_of_the_message(
+    wire: RawSocket, payload: bytes, before: int, chop: int | None
+) -> None:
+    text = ping("a", LIMIT)
+    await wire.send_frame(TEXT, text[:before], fin=False)
+    await wire.send_frame(PING, payload, chop=chop)
+    assert await wire.frame() == ServerFrame(PONG, payload)
+    await wire.send_frame(CONT, text[before:], chop=chop)
+    await assert_answers(wire, "a")
+    await assert_open(wire)
+
+
+async def test_a_message_at_its_limit_may_be_given_up_by_a_close(wire: RawSocket) -> None:
+    await wire.send_frame(TEXT, ping("a", LIMIT), fin=False)
+    await wire.send_frame(CLOSE, close_with(1000))
+    await assert_closed(wire, 1000)
 
 
 # TCP.
