@@ -185,9 +185,9 @@ class Wire(asyncio.Protocol):
                 self._receiver.feed_binary()
             elif type(event) is Closed:
                 self._code = event.code
-        self._send()
         if self._reader.replies or self._reader.ended:
             self._send_replies()
+        self._send()
 
     def pause_writing(self) -> None:
         self._paused = True
