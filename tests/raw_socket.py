@@ -24,6 +24,9 @@ MASK = bytes.fromhex("37fa213d")
 KEY, ACCEPT = "dGhlIHNhbXBsZSBub25jZQ==", "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
 """RFC 6455, 1.3."""
 
+PATIENT_TURNS = 2_000
+"""Of the event loop, in which a server that is going to read has read."""
+
 Bits = Literal[7, 16, 64]
 Headers = Sequence[tuple[str, str]]
 
@@ -155,6 +158,18 @@ class RawSocket:
                     await self._loop.sock_sendall(self._connection, data[start : start + size])
                     # The other end is in this process too.
                     await asyncio.sleep(0)
+
+    async def send_while_taken(self, data: bytes, *, at_most: int) -> int:
+        """Send the same bytes again and again until the server takes no more; how many bytes it took."""
+        sent, refused = 0, 0
+        while sent < at_most and refused < PATIENT_TURNS:
+            try:
+                sent += self._connection.send(data[sent % len(data) :])
+                refused = 0
+            except BlockingIOError:
+                refused += 1
+            await asyncio.sleep(0)
+        return sent
 
     async def send_frame(
         self,

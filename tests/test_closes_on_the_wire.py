@@ -255,6 +255,21 @@ async def test_a_message_at_its_limit_may_be_given_up_by_a_close(wire: RawSocket
     await assert_closed(wire, 1000)
 
 
+MUCH = 64 << 20
+"""More than fits into what systems keep for a connection."""
+
+
+async def test_a_client_that_pings_and_reads_nothing_is_not_read_either(wire: RawSocket) -> None:
+    pings = encode(PING, b"x" * 125) * 1_000
+    sent = await wire.send_while_taken(pings, at_most=MUCH)
+    assert sent < MUCH
+    finishing = asyncio.create_task(wire.send_bytes(pings[sent % len(pings) :]))
+    for _ in range(-(-sent // len(pings)) * 1_000):
+        assert await wire.frame() == ServerFrame(PONG, b"x" * 125)
+    await finishing
+    await assert_open(wire)
+
+
 # TCP.
 
 

@@ -83,6 +83,7 @@ class Wire(asyncio.Protocol):
         "_corked",
         "_heard",
         "_heard_at",
+        "_held_back",
         "_outbox",
         "_paused",
         "_reader",
@@ -111,6 +112,7 @@ class Wire(asyncio.Protocol):
         self._code = ABNORMAL
         self._corked = False
         self._paused = False
+        self._held_back = False
         self._heard = False
         self._heard_at = now
         self._asked_at: float | None = None
@@ -194,6 +196,9 @@ class Wire(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         self._paused = False
+        if self._held_back:
+            self._held_back = False
+            self._transport.resume_reading()
         self.flush()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -212,3 +217,7 @@ class Wire(asyncio.Protocol):
         self._transport.write(self._reader.to_send())
         if self._reader.ended:
             self._transport.close()
+        elif self._paused and not self._held_back:
+            # Pongs count nowhere: who asks for them and reads none would have them pile up here without end.
+            self._held_back = True
+            self._transport.pause_reading()
