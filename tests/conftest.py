@@ -20,6 +20,7 @@ from storage.redis import Redis, open_redis
 from tests.clients import HttpClient, SocketClient, Transport, new_code, socket_client
 from tests.node import TestNode, serving
 from tests.parts import PARTS
+from tests.raw_socket import RawSocket, raw_socket
 from tests.standins.llm import LLMStandIn
 from tests.standins.server import serve
 from tests.standins.wechat import WeChatStandIn
@@ -91,6 +92,20 @@ async def node(services: Services, data_dir: Path) -> AsyncIterator[TestNode]:
     """A server as `python3 run.py` starts it: local login, the demo catalogue and its assistant."""
     async with serving(services, data_dir) as started:
         yield started
+
+
+@pytest.fixture(params=["node"])
+def wire_server(request: pytest.FixtureRequest) -> TestNode:
+    """What tests of the wire speak to, in each way that it is served: by the name of a fixture."""
+    server: TestNode = request.getfixturevalue(request.param)
+    return server
+
+
+@pytest.fixture
+async def wire(wire_server: TestNode) -> AsyncIterator[RawSocket]:
+    """A socket to speak bytes on, which was greeted."""
+    async with raw_socket(wire_server.url) as opened:
+        yield opened
 
 
 @dataclass(frozen=True, slots=True)

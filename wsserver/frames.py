@@ -24,6 +24,9 @@ MASKED = 0x80
 LENGTH_16, LENGTH_64 = 126, 127
 """Lengths that say in how many more bytes the length is."""
 
+CONTROL = 0x08
+"""The bit of an opcode that says: no part of a message."""
+
 MASK_BYTES = 4
 
 OPCODES = frozenset(Opcode)
@@ -82,6 +85,7 @@ class FrameReader:
     """Reads what one client sends. `to_send` has what must go back for it: pongs, and the closing frame."""
 
     __slots__ = (
+        "_aside_bytes",
         "_fragments",
         "_left",
         "_max_message_bytes",
@@ -102,6 +106,7 @@ class FrameReader:
         self._slow: Protocol | None = None
         self._left = 0  # bytes of the frame at hand that `websockets` has yet to get
         self._fragments: _Fragments | None = None
+        self._aside_bytes: int | None = None  # of a message, while a control frame is at hand
         self._rest: bytearray | None = None  # of a frame that is not all here yet
         self._needed = 0  # bytes of it to go on with
         self.replies = b""
@@ -127,8 +132,11 @@ class FrameReader:
             slow.send_close(code, reason)
             self.closing = True
             rest, self._rest = self._rest or b"", None
+            if self._fragments is not None and rest and rest[0] & CONTROL:
+                self._set_message_aside()
             # What had come of a frame is for `websockets` too: it reads on to the client's answer.
             self._hand_over(bytes(rest), [])
+            self._take_message_up()
 
     def fail(self, code: int, reason: str) -> None:
         """Put a closing frame into `to_send`, unless there was one, and read nothing more."""
@@ -165,12 +173,17 @@ class FrameReader:
                     at += size
                     continue
                 self._left = len(data) - at if size == REFUSED else size
+                if self._fragments is not None and data[at] & CONTROL:
+                    self._set_message_aside()
             piece = data[at : at + self._left]
             at += len(piece)
             self._left -= len(piece)
             self._hand_over(piece, events)
-            if self._left == 0 and self._fragments is None and not self.closing:
-                self._end_slow()
+            if self._left == 0 and not self.closing:
+                if self._fragments is None:
+                    self._end_slow()
+                else:
+                    self._take_message_up()
 
     def _frame_size(self, data: bytes, at: int) -> int | None:
         """Bytes of the frame that begins here, with its header; REFUSED by that header, or None while it is not here.
@@ -220,6 +233,18 @@ class FrameReader:
             self._slow.parser.close()
             self._slow = None
 
+    def _set_message_aside(self) -> None:
+        """Let a control frame between fragments stand by itself (RFC 6455, 5.4), whole or not.
+
+        `websockets` counts what is in it as a part of the message, and takes a close there for an error.
+        """
+        slow = self._begin_slow()
+        self._aside_bytes, slow.current_size = slow.current_size, None
+
+    def _take_message_up(self) -> None:
+        if self._aside_bytes is not None and self._slow is not None:
+            self._slow.current_size, self._aside_bytes = self._aside_bytes, None
+
     def _hand_over(self, data: bytes, events: list[Event]) -> None:
         if self.ended:
             return
@@ -244,20 +269,23 @@ class FrameReader:
             fragments = self._fragments
             assert fragments is not None  # noqa: S101 (a continuation of nothing is no event)
             if fragments.is_text:
-                fragments.pieces.append(bytes(frame.data))
+                fragments.text += frame.data
             if frame.fin:
                 self._fragments = None
                 if fragments.is_text:
-                    self._take_message(b"".join(fragments.pieces), events)
+                    self._take_message(bytes(fragments.text), events)
                 else:
                     events.append(Binary())
 
 
 class _Fragments:
-    """A message whose end has not come yet. Of a binary one nothing is kept."""
+    """A message whose end has not come yet. Of a binary one nothing is kept.
 
-    __slots__ = ("is_text", "pieces")
+    In one buffer: an object for each fragment, of which there may be one a byte, would be forty times the message.
+    """
+
+    __slots__ = ("is_text", "text")
 
     def __init__(self, *, is_text: bool) -> None:
         self.is_text = is_text
-        self.pieces: list[bytes] = []
+        self.text = bytearray()

@@ -83,6 +83,7 @@ class Wire(asyncio.Protocol):
         "_corked",
         "_heard",
         "_heard_at",
+        "_held_back",
         "_outbox",
         "_paused",
         "_reader",
@@ -111,6 +112,7 @@ class Wire(asyncio.Protocol):
         self._code = ABNORMAL
         self._corked = False
         self._paused = False
+        self._held_back = False
         self._heard = False
         self._heard_at = now
         self._asked_at: float | None = None
@@ -186,15 +188,18 @@ class Wire(asyncio.Protocol):
                 self._receiver.feed_binary()
             elif type(event) is Closed:
                 self._code = event.code
-        self._send()
         if self._reader.replies or self._reader.ended:
             self._send_replies()
+        self._send()
 
     def pause_writing(self) -> None:
         self._paused = True
 
     def resume_writing(self) -> None:
         self._paused = False
+        if self._held_back:
+            self._held_back = False
+            self._transport.resume_reading()
         self.flush()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -213,3 +218,7 @@ class Wire(asyncio.Protocol):
         self._transport.write(self._reader.to_send())
         if self._reader.ended:
             self._transport.close()
+        elif self._paused and not self._held_back:
+            # Pongs count nowhere: who asks for them and reads none would have them pile up here without end.
+            self._held_back = True
+            self._transport.pause_reading()

@@ -1,0 +1,178 @@
+"""The handshake as bytes on TCP: what opens a socket, what does not and why (RFC 6455, section 4)."""
+
+import pytest
+
+from tests.node import TestNode
+from tests.on_the_wire import assert_open, assert_refused
+from tests.raw_socket import ACCEPT, KEY, TEXT, Headers, Response, handshake, handshake_with, raw_socket, tcp
+
+
+async def answer_to(server: TestNode, request: bytes, *, chop: int | None = None) -> Response:
+    """What the server says to a request that opens no socket; then it ends TCP or would take another."""
+    async with tcp(server.url) as connection:
+        await connection.send_bytes(request, chop=chop)
+        return await connection.response()
+
+
+async def test_a_handshake_is_answered_as_the_rfc_says(wire_server: TestNode) -> None:
+    response = await answer_to(wire_server, handshake())
+    assert response.status == 101
+    assert [value.lower() for value in response.all("Upgrade")] == ["websocket"]
+    assert [value.lower() for value in response.all("Connection")] == ["upgrade"]
+    assert response.all("Sec-WebSocket-Accept") == [ACCEPT]
+    assert response.all("Sec-WebSocket-Extensions") == []
+    assert response.all("Sec-WebSocket-Protocol") == []
+    assert response.all("Content-Length") == []
+
+
+@pytest.mark.parametrize("path", ["/ws", "/wechat/ws", "/ws?token=x&y", "/ws?", "/%77s"])
+@pytest.mark.parametrize("chop", [None, 1, 7])
+async def test_a_handshake_in_any_pieces_opens_a_socket(wire_server: TestNode, path: str, chop: int | None) -> None:
+    async with tcp(wire_server.url) as connection:
+        await connection.send_bytes(handshake(path), chop=chop)
+        assert (await connection.response()).status == 101
+        assert (await connection.text())["type"] == "connected"
+        await assert_open(connection)
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        [(name.lower(), value) for name, value in handshake_with()],
+        [(name.upper(), value) for name, value in handshake_with()],
+        handshake_with(("Connection", "keep-alive, Upgrade")),
+        handshake_with(("Connection", "Upgrade,keep-alive")),
+        handshake_with(("Connection", "upgrade")),
+        handshake_with(("Upgrade", "WebSocket")),
+        handshake_with(("Sec-WebSocket-Key", f"  {KEY}  ")),
+        handshake_with(("Origin", "https://servicewechat.com")),
+        handshake_with(("X-Long", "x" * 4_000), ("X-Longer", "x" * 4_000)),
+        handshake_with(*((f"X-{index}", "x") for index in range(100))),
+        handshake_with(("X-Latin", "caf\u00e9")),
+        [*handshake_with(), ("Cookie", "a=b"), ("Cookie", "c=d")],
+    ],
+    ids=[
+        "small letters",
+        "capitals",
+        "keep-alive first",
+        "keep-alive last",
+        "connection: upgrade",
+        "WebSocket",
+        "blanks around the key",
+        "a mini program",
+        "8 KiB of headers",
+        "a hundred headers",
+        "no ASCII",
+        "the same header twice",
+    ],
+)
+async def test_a_handshake_may_be_written_in_many_ways(wire_server: TestNode, headers: Headers) -> None:
+    async with raw_socket(wire_server.url, headers=headers) as wire:
+        await assert_open(wire)
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        handshake_with(("Sec-WebSocket-Key", None)),
+        handshake_with(("Sec-WebSocket-Key", "")),
+        handshake_with(("Sec-WebSocket-Key", "c2hvcnQ=")),
+        handshake_with(("Sec-WebSocket-Key", "c2V2ZW50ZWVuIGJ5dGVzISE=")),
+        handshake_with(("Sec-WebSocket-Key", KEY[:-1])),
+        handshake_with(("Sec-WebSocket-Key", "?" * 24)),
+        handshake_with(("Sec-WebSocket-Key", KEY), ("Sec-WebSocket-Key", KEY)),
+        handshake_with(("Sec-WebSocket-Version", None)),
+    ],
+    ids=["no key", "empty key", "short key", "17 bytes", "no padding", "no base64", "two keys", "no version"],
+)
+async def test_a_handshake_without_what_it_needs_is_a_bad_request(wire_server: TestNode, headers: Headers) -> None:
+    async with tcp(wire_server.url) as connection:
+        await connection.send_bytes(handshake(headers=headers))
+        assert (await connection.response()).status == 400
+        await connection.rest()
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "HEAD", "DELETE", "OPTIONS"])
+async def test_only_get_opens_a_socket(wire_server: TestNode, method: str) -> None:
+    response = await answer_to(wire_server, handshake(method=method))
+    assert response.status in (400, 405)
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        handshake_with(("Upgrade", None)),
+        handshake_with(("Connection", None)),
+        handshake_with(("Connection", "keep-alive")),
+        handshake_with(("Upgrade", "h2c")),
+        handshake_with(("Upgrade", None), ("Connection", None)),
+    ],
+    ids=["no Upgrade", "no Connection", "keep-alive", "h2c", "neither"],
+)
+async def test_a_request_that_asks_for_no_socket_gets_none(wire_server: TestNode, headers: Headers) -> None:
+    response = await answer_to(wire_server, handshake(headers=headers))
+    assert response.status in (400, 404, 405, 426)
+
+
+@pytest.mark.parametrize("path", ["/nothing", "/", "/ws/", "/wechat/ws/more", "/health", "/%00", "/..", "//ws"])
+async def test_a_socket_is_had_at_its_paths_only(wire_server: TestNode, path: str) -> None:
+    response = await answer_to(wire_server, handshake(path))
+    assert response.status in (403, 404)
+
+
+async def test_a_page_from_elsewhere_is_refused_before_the_handshake(wire_server: TestNode) -> None:
+    response = await answer_to(wire_server, handshake(headers=handshake_with(("Origin", "https://evil.example"))))
+    assert response.status == 403
+
+
+@pytest.mark.parametrize(
+    ("offered", "chosen"),
+    [
+        (["cinewire.v1"], ["cinewire.v1"]),
+        (["other, cinewire.v1, another"], ["cinewire.v1"]),
+        (["other,cinewire.v1"], ["cinewire.v1"]),
+        (["other", "cinewire.v1"], ["cinewire.v1"]),
+        (["other"], []),
+        (["cinewire.v2"], []),
+        ([], []),
+    ],
+    ids=str,
+)
+async def test_a_subprotocol_is_chosen_when_it_was_offered(
+    wire_server: TestNode, offered: list[str], chosen: list[str]
+) -> None:
+    headers = handshake_with(*(("Sec-WebSocket-Protocol", value) for value in offered))
+    async with tcp(wire_server.url) as connection:
+        await connection.send_bytes(handshake(headers=headers))
+        assert (await connection.response()).all("Sec-WebSocket-Protocol") == chosen
+        assert (await connection.text())["type"] == "connected"
+        await assert_open(connection)
+
+
+@pytest.mark.parametrize(
+    "offer",
+    [
+        "permessage-deflate",
+        "permessage-deflate; client_max_window_bits; server_no_context_takeover, permessage-deflate",
+        "x-webkit-deflate-frame, permessage-deflate; client_max_window_bits=15",
+    ],
+)
+async def test_compression_is_not_agreed_to_and_a_compressed_message_is_refused(
+    wire_server: TestNode, offer: str
+) -> None:
+    async with tcp(wire_server.url) as connection:
+        await connection.send_bytes(handshake(headers=handshake_with(("Sec-WebSocket-Extensions", offer))))
+        assert (await connection.response()).all("Sec-WebSocket-Extensions") == []
+        assert (await connection.text())["type"] == "connected"
+        await assert_open(connection)
+        await connection.send_frame(TEXT, bytes.fromhex("f248cdc9c90700"), rsv=4)
+        await assert_refused(connection, 1002)
+
+
+@pytest.mark.parametrize("cut", [1, 20, len(handshake()) - 1])
+async def test_a_handshake_that_ends_in_the_middle_opens_nothing(wire_server: TestNode, cut: int) -> None:
+    async with tcp(wire_server.url) as connection:
+        await connection.send_bytes(handshake()[:cut])
+        connection.half_close()
+        assert b"101 Switching" not in await connection.rest()
+    assert len(wire_server.node.sockets) == 0
