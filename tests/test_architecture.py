@@ -50,6 +50,7 @@ RANKS = {
     "wsserver.progress": 3,
     "wsserver.request_ids": 2,
     "wsserver.housekeeping": 3,
+    "wsserver.collector": 2,
     "wsserver.cron": 2,
     "wsserver.feed": 2,
     "wsserver.vendors": 2,
