@@ -154,7 +154,7 @@ async def running(settings: Settings, listener: socket.socket, services: Service
         conversation_table = ConversationTable(postgres, redis)
         news = News(UserNews(redis), ownership.node)
         watchlist = Watchlist(postgres)
-        users = Users(postgres)
+        users = await stack.enter_async_context(Users(postgres).open())
         answering = Answering(
             hub,
             table=table,
