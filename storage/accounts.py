@@ -50,24 +50,30 @@ class Sessions:
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
 
-    async def create(self, session: StoredSession, ttl_s: int) -> None:
-        """Keep a new session for `ttl_s` seconds."""
-        key = SESSION(session.session_id)
-        async with reachable():
-            pipeline = self._redis.pipeline(transaction=False)
+    async def create(self, session: StoredSession, ttl_s: int, *, code_hash: str | None = None) -> None:
+        """Keep a new session for `ttl_s` seconds.
+
+        A code that led to it leads to it again for as long as a client may send it again.
+        """
+
+        def ask(pipeline: Any) -> None:
             # First the note, or a session would be left that nobody finds who ends all of the user's.
             pipeline.eval(NOTE, 1, *self._note(session, ttl_s))
             pipeline.eval(
                 CREATE,
                 1,
-                key,
+                SESSION(session.session_id),
                 str(ttl_s),
                 *("user_id", session.user_id),
                 *("openid", session.openid),
                 *("unionid", session.unionid or ""),
                 *("sealed_key", session.sealed_key),
             )
-            await pipeline.execute()
+            if code_hash is not None:
+                pipeline.set(LOGIN(code_hash), to_json(session.session_id), ex=LOGIN.ttl_s)
+
+        async with reachable():
+            await self._redis.together(ask)
 
     @staticmethod
     def _note(session: StoredSession, ttl_s: int) -> tuple[str, str, str, str]:
@@ -76,12 +82,14 @@ class Sessions:
     async def find(self, session_id: str, *, prolong_s: int | None = None) -> StoredSession | None:
         """The session, or None when it is revoked or over; `prolong_s` gives it that many seconds from now."""
         key = SESSION(session_id)
-        async with reachable():
-            pipeline = self._redis.pipeline(transaction=False)
+
+        def ask(pipeline: Any) -> None:
             if prolong_s is not None:
                 pipeline.expire(key, prolong_s)
             pipeline.hgetall(key)
-            results: Any = await pipeline.execute()
+
+        async with reachable():
+            results = await self._redis.together(ask)
         raw: dict[bytes, bytes] = results[-1]
         if not raw:
             return None
@@ -94,7 +102,7 @@ class Sessions:
         )
         if prolong_s is not None:
             async with reachable():
-                await self._redis.eval(NOTE, 1, *self._note(session, prolong_s))
+                await self._redis.together(lambda pipeline: pipeline.eval(NOTE, 1, *self._note(session, prolong_s)))
         return session
 
     async def of_user(self, user_id: str) -> list[str]:
@@ -130,13 +138,10 @@ class Sessions:
         """Take on the exchange of a code: None means that it is the caller's to do, else what is known of it."""
         key = LOGIN(code_hash)
         async with reachable():
-            known: Any = await self._redis.set(key, b"null", nx=True, ex=LOGIN_CLAIM_S, get=True)
+            (known,) = await self._redis.together(
+                lambda pipeline: pipeline.set(key, b"null", nx=True, ex=LOGIN_CLAIM_S, get=True)
+            )
         return None if known is None else ExchangedCode(from_json(known))
-
-    async def code_was_exchanged(self, code_hash: str, session_id: str) -> None:
-        """Remember which session a code led to, for as long as a client may send it again."""
-        async with reachable():
-            await self._redis.set(LOGIN(code_hash), to_json(session_id), ex=LOGIN.ttl_s)
 
     async def release_code(self, code_hash: str) -> None:
         """Give up an exchange that failed, so that the next attempt is made at once."""

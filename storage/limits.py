@@ -68,7 +68,7 @@ for i = 1, #fields, 2 do
     table.insert(others, {since = tonumber(their_since), id = fields[i], node = node})
   end
 end
-since = since or now_us
+since = since or now_us - ARGV[6]
 table.insert(others, {since = since, id = ARGV[1], node = ARGV[2]})
 redis.call('HSET', KEYS[1], ARGV[1], string.format('%.0f %.0f %s', since, now_us, ARGV[2]))
 table.sort(others, function(a, b) return a.since < b.since or (a.since == b.since and a.id < b.id) end)
@@ -84,6 +84,7 @@ return answer
 """Puts a socket among its user's, or says that it is still there, and takes out the oldest beyond the limit.
 
 A field is `{logged in at} {last said to be there at} {node}`, in microseconds: being there longer never makes newer.
+ARGV[6] is for how long the node has waited before it said so.
 """
 
 
@@ -143,8 +144,9 @@ class RateLimits:
             self._ask_at = now + ASK_AGAIN_S
         try:
             async with asyncio.timeout(ANSWER_WITHIN_S), reachable():
-                asked: Any = self._redis.eval(_SPEND, 1, RATE(name), WINDOW_S, limit, again or "")
-                wait_ms: int = await asked
+                (wait_ms,) = await self._redis.together(
+                    lambda pipeline: pipeline.eval(_SPEND, 1, RATE(name), WINDOW_S, limit, again or "")
+                )
         except (OperationError, TimeoutError):
             if not self._away:
                 log.warning("rates are not limited while Redis is away")
@@ -180,11 +182,15 @@ def source_of(address: str | None, *, loopback: bool = False) -> str | None:
 
 @dataclass(slots=True, eq=False)
 class Seat:
-    """One of the places that a user's sockets have. `since_us` is when it was taken, None until Redis has said so."""
+    """One of the places that a user's sockets have.
+
+    `since_us` is when it was taken, None until Redis has said so by its clock; `taken_at` is that by this process'.
+    """
 
     id: str
     user_id: str = field(repr=False)
     since_us: int | None = None
+    taken_at: float = field(default_factory=time.monotonic)
 
 
 class UserSockets:
@@ -199,11 +205,13 @@ class UserSockets:
 
         A seat that has its `since_us` keeps its age, also when Redis has forgotten it.
         """
+        now = time.monotonic()
         async with reachable():
             pipeline = self._redis.pipeline(transaction=False)
             for seat in seats:
                 since = "" if seat.since_us is None else seat.since_us
-                arguments: Any = (seat.id, node, since, self._limit, USER_SOCKETS.ttl_s)
+                waited_us = int((now - seat.taken_at) * 1_000_000)
+                arguments: Any = (seat.id, node, since, self._limit, USER_SOCKETS.ttl_s, waited_us)
                 pipeline.eval(_ENTER, 1, USER_SOCKETS(seat.user_id), *arguments)
             answers: list[list[bytes]] = await pipeline.execute()
         replaced: dict[str, list[str]] = {}

@@ -59,6 +59,7 @@ class Postgres:
             command_timeout=COMMAND_TIMEOUT_S,
             timeout=ACQUIRE_TIMEOUT_S,
             init=_prepare_connection,
+            reset=_leave_as_it_is,
             server_settings={"application_name": APPLICATION_NAME, "timezone": "UTC"},
         )
         try:
@@ -117,6 +118,15 @@ class Postgres:
         """How the pool is doing now."""
         size, idle = self.size
         return PoolUse(size - idle, idle, max(0, self._callers - (size - idle)))
+
+
+async def _leave_as_it_is(_connection: Any) -> None:
+    """Nothing is sent when a connection goes back to the pool: every second round trip would be asyncpg's reset.
+
+    What a session may be left with is undone where it is done: nobody here sets a session's variables, listens, or
+    keeps a cursor, and the one lock that outlives its transaction is given back by hand (`seedings.py`). A transaction
+    that was left open asyncpg rolls back all the same.
+    """
 
 
 async def _prepare_connection(connection: Any) -> None:

@@ -5,7 +5,6 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-import redis.asyncio
 from redis.asyncio.connection import Connection
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import (
@@ -32,7 +31,7 @@ from redis.exceptions import (
 from protocol.errors import STORAGE_UNAVAILABLE, OperationError
 from storage.pool import PoolUse
 from storage.redis_cluster import ClusterClient
-from storage.redis_connection import Pool, ours
+from storage.redis_connection import Client, Pool, ours
 from storage.redis_url import Cluster, OneServer, Sentinels, parse_redis_url
 
 SOCKET_TIMEOUT_S = 3.0
@@ -97,8 +96,9 @@ KEYS = (
     WECHAT_TOKEN_FORCED,
 )
 
-Redis: TypeAlias = redis.asyncio.Redis | ClusterClient
-"""What they have in common: single commands, scripts, and pipelines that are no transaction."""
+Redis: TypeAlias = Client | ClusterClient
+"""What they have in common: single commands, scripts, and pipelines that are no transaction, of one's own or with those
+of other callers."""
 
 
 @asynccontextmanager
@@ -133,9 +133,10 @@ async def _open_one(address: OneServer) -> AsyncIterator[Redis]:
     options = {**waiting, **_manners(), **address.options}
     options["connection_class"] = ours(options.get("connection_class", Connection))
     pool = Pool(**options)
-    client: redis.asyncio.Redis = redis.asyncio.Redis(connection_pool=pool)
+    client = Client(connection_pool=pool)
     try:
-        yield client
+        async with client.gathering.open():
+            yield client
     finally:
         await client.aclose()
         await pool.disconnect()
@@ -156,8 +157,9 @@ async def _open_sentinels(address: Sentinels) -> AsyncIterator[Redis]:
     plain = dict(address.options)
     is_tls = bool(plain.pop("ssl", False))
     sentinels = Sentinel(address.hosts, sentinel_kwargs=options)  # type: ignore[no-untyped-call]
-    client: redis.asyncio.Redis = sentinels.master_for(
+    client: Client = sentinels.master_for(
         address.service,
+        redis_class=Client,
         connection_pool_class=_SentinelPool,
         max_connections=MAX_CONNECTIONS,
         timeout=SOCKET_TIMEOUT_S,
@@ -166,7 +168,8 @@ async def _open_sentinels(address: Sentinels) -> AsyncIterator[Redis]:
         **plain,
     )
     try:
-        yield client
+        async with client.gathering.open():
+            yield client
     finally:
         await client.aclose()
         await sentinels.aclose()

@@ -9,7 +9,7 @@
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -55,6 +55,12 @@ class ClusterClient(RedisCluster):
         if transaction:
             raise NotImplementedError("a cluster's pipeline is no transaction: use a script")
         return _Pipeline(self)  # type: ignore[abstract]  # redis-py declares an attribute that only mypy misses
+
+    async def together(self, fill: Callable[[Any], object]) -> list[Any]:
+        """The answers to the commands that `fill` puts into a pipeline: its own, or one shard's outage were all's."""
+        pipeline = self.pipeline()
+        fill(pipeline)
+        return await pipeline.execute()
 
     async def run_pipeline(self, pipeline: "_Pipeline", *arguments: Any, **options: Any) -> list[Any]:
         async with self._turn(self._pipelines):

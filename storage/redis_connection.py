@@ -1,15 +1,17 @@
 """Connections to Redis that never lose a cancellation, for each way to reach a server.
 
-A pool of them says how many are used and waited for.
+A pool of them says how many are used and waited for, and a client of one server has its callers share round trips.
 
 redis-py sends with `asyncio.wait_for`. Before Python 3.12 that takes a cancellation for nothing when it arrives as the
 sending ends, and a task that was to stop goes on; and it makes a task of every command.
 """
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+import redis.asyncio
+from redis.asyncio.client import Pipeline
 from redis.asyncio.connection import (
     AbstractConnection,
     BlockingConnectionPool,
@@ -21,6 +23,7 @@ from redis.asyncio.sentinel import SentinelManagedConnection, SentinelManagedSSL
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
+from storage.gathering import Gathering
 from storage.pool import PoolUse
 
 
@@ -104,3 +107,32 @@ class Pool(BlockingConnectionPool):
     def use(self) -> PoolUse:
         """How the pool is doing now."""
         return PoolUse(len(self._in_use_connections), len(self._available_connections), self._asking)
+
+
+class Client(redis.asyncio.Redis):
+    """The client of one server, or of the present master."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.gathering = Gathering(self._ask)
+
+    async def together(self, fill: Callable[[Any], object]) -> list[Any]:
+        """The answers to the commands that `fill` puts into a pipeline, which goes with those of other callers.
+
+        They are carried out in their order, and others may come between them.
+        """
+        return await self.gathering.ask(fill)
+
+    async def _ask(self, questions: Sequence[Callable[[Any], object]]) -> list[list[Any] | BaseException]:
+        pipeline: Pipeline = self.pipeline(transaction=False)
+        ends = []
+        for fill in questions:
+            fill(pipeline)
+            ends.append(len(pipeline))
+        results = await pipeline.execute(raise_on_error=False)
+        answers = (results[start:end] for start, end in zip((0, *ends), ends, strict=False))
+        return [_or_error(answer) for answer in answers]
+
+
+def _or_error(answer: list[Any]) -> list[Any] | BaseException:
+    return next((one for one in answer if isinstance(one, Exception)), answer)

@@ -45,8 +45,12 @@ class Seedings:
                     on_wait()
                     told = True
                 await asyncio.sleep(LOOK_S)
-            # Unlocked by the pool, which resets every connection that comes back.
-            yield
+            try:
+                yield
+            finally:
+                # The pool does not; of a connection that was lost PostgreSQL does.
+                if not connection.is_closed():
+                    await connection.execute("SELECT pg_advisory_unlock($1)", SEEDING_LOCK)
 
     async def begin(self, language: str) -> SeedingRow:
         """A new seeding."""

@@ -4,9 +4,13 @@ Rows of people who begin otherwise are made in the statements that store their f
 `erased_at` is of somebody who has just deleted the account.
 """
 
+import contextlib
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
 from datetime import timedelta
 
 from protocol.errors import LOGIN_REQUIRED, OperationError
+from storage.gathering import Gathering
 from storage.postgres import Connection, Postgres
 
 REFUSED_FOR = timedelta(minutes=1)
@@ -39,27 +43,50 @@ async def hold_present_user(connection: Connection, user_id: str) -> None:
         raise OperationError(LOGIN_REQUIRED)
 
 
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What WeChat calls a user. A unionid that it leaves out is None."""
+
+    user_id: str = field(repr=False)
+    openid: str = field(repr=False)
+    unionid: str | None = field(repr=False)
+
+
 class Users:
     """Every method raises STORAGE_UNAVAILABLE when PostgreSQL does not answer."""
 
     def __init__(self, postgres: Postgres) -> None:
         self._postgres = postgres
+        self._logins = Gathering(self._all_logged_in)
 
-    async def logged_in(self, *, user_id: str, openid: str, unionid: str | None) -> None:
-        """Keep who it was and that it was now. A unionid that WeChat leaves out stays as it was."""
+    @contextlib.asynccontextmanager
+    async def open(self) -> AsyncIterator["Users"]:
+        """Note logins until the block ends."""
+        async with self._logins.open():
+            yield self
+
+    async def logged_in(self, known: Known) -> None:
+        """Keep who it was and that it was now, in one statement with others. A unionid left out stays as it was."""
+        await self._logins.ask(known)
+
+    async def _all_logged_in(self, logins: Sequence[Known]) -> Sequence[None]:
+        # Of one user's two the one with a unionid counts; in order, so that of two nodes one waits for the other.
+        users = {one.user_id: one for one in sorted(logins, key=lambda one: (one.user_id, one.unionid is not None))}
         async with self._postgres.connection() as connection:
             await connection.execute(
                 """
-                INSERT INTO chat.users AS known (id, openid, unionid) VALUES ($1, $2, $3)
+                INSERT INTO chat.users AS known (id, openid, unionid)
+                SELECT * FROM unnest($1::text[], $2::text[], $3::text[])
                 ON CONFLICT (id) DO UPDATE SET
                     openid = excluded.openid, unionid = coalesce(excluded.unionid, known.unionid), seen_at = now(),
                     created_at = CASE WHEN known.erased_at IS NULL THEN known.created_at ELSE now() END,
                     erased_at = NULL
                 """,
-                user_id,
-                openid,
-                unionid,
+                list(users),
+                [one.openid for one in users.values()],
+                [one.unionid for one in users.values()],
             )
+        return [None] * len(logins)
 
     async def forget_erased(self) -> int:
         """Forget who deleted the account KEEP_ERASED ago; returns how many."""

@@ -51,6 +51,7 @@ RANKS = {
     "wsserver.progress": 3,
     "wsserver.request_ids": 2,
     "wsserver.housekeeping": 3,
+    "wsserver.collector": 2,
     "wsserver.cron": 2,
     "wsserver.feed": 2,
     "wsserver.frames": 2,

@@ -494,8 +494,9 @@ async def test_when_redis_forgets_a_users_sockets_they_stay_and_keep_their_age(
 
 async def test_sockets_of_a_dead_node_count_for_a_minute_and_no_longer(redis: Redis) -> None:
     sockets, somebody = UserSockets(redis, limit=2), secrets.token_hex(8)
-    dead, one, two = (Seat(secrets.token_hex(8), somebody) for _ in range(3))
+    dead = Seat(secrets.token_hex(8), somebody)
     await sockets.enter("dead", [dead])
+    one, two = (Seat(secrets.token_hex(8), somebody) for _ in range(2))
     assert await sockets.enter("n", [one, two]) == {"dead": [dead.id]}
     assert dead.since_us is not None
     assert 50 < await redis.ttl(USER_SOCKETS(somebody)) <= 60
@@ -507,12 +508,21 @@ async def test_sockets_of_a_dead_node_count_for_a_minute_and_no_longer(redis: Re
     assert await redis.hkeys(USER_SOCKETS(somebody)) == [dead.id.encode(), later.id.encode()]
 
 
+async def test_a_place_is_as_old_as_when_it_was_taken_however_late_its_node_said_so(redis: Redis) -> None:
+    sockets, somebody = UserSockets(redis, limit=1), secrets.token_hex(8)
+    first, second = (Seat(secrets.token_hex(8), somebody, taken_at=time.monotonic() - ago_s) for ago_s in (2, 1))
+    assert await sockets.enter("b", [second]) == {}
+    assert await sockets.enter("a", [first]) == {"a": [first.id]}
+    assert await redis.hkeys(USER_SOCKETS(somebody)) == [second.id.encode()]
+
+
 async def test_a_socket_that_missed_the_word_hears_that_it_lost_its_place_when_it_says_it_is_there(
     redis: Redis,
 ) -> None:
     sockets, somebody = UserSockets(redis, limit=1), secrets.token_hex(8)
-    old, new = (Seat(secrets.token_hex(8), somebody) for _ in range(2))
+    old = Seat(secrets.token_hex(8), somebody)
     await sockets.enter("a", [old])
+    new = Seat(secrets.token_hex(8), somebody)
     assert await sockets.enter("b", [new]) == {"a": [old.id]}
     assert await sockets.enter("a", [old]) == {"a": [old.id]}
     # Said twice because the first answer was lost, it is as old as it was.

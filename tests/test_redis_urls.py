@@ -168,7 +168,7 @@ async def keep_sessions(redis: Redis, names: list[str]) -> None:
 async def test_every_kind_says_how_much_it_is_used_and_what_it_is(url: str) -> None:
     async with open_redis(url) as redis, asyncio.TaskGroup() as tasks:
         for index in range(2 * MAX_CONNECTIONS):
-            tasks.create_task(keep_sessions(redis, [f"used-{index}"]))
+            tasks.create_task(Sessions(redis).of_user(f"used-{index}"))
         await asyncio.sleep(0)
         assert pool_use(redis).waiting > 0
     async with open_redis(url) as redis:
@@ -195,7 +195,7 @@ async def test_logins_work_wherever_their_keys_lie(url: str) -> None:
             taken = await sessions.claim_code(name)
             assert taken is not None
             assert taken.session_id is None
-            await sessions.code_was_exchanged(name, "s")
+            await sessions.create(StoredSession("s", "user", "openid", None, b""), 60, code_hash=name)
             known = await sessions.claim_code(name)
             assert known is not None
             assert known.session_id == "s"

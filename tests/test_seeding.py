@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -364,6 +365,28 @@ async def test_after_kill_9_it_goes_on_where_it_was(catalogue: Catalogue, servic
     async with command(catalogue, services, *arguments, "--resume", "--dry-run") as process:
         code, out, _ = await ended(process)
     assert "Would fetch 153 films" in out, "it came to its end: there is nothing to resume"
+
+
+async def test_a_turn_that_ended_or_failed_leaves_the_next_to_other_connections(services: Services) -> None:
+    assert services.database_url is not None
+    async with Postgres.open(services.database_url) as one, Postgres.open(services.database_url) as other:
+        for _ in range(2):
+            with contextlib.suppress(ZeroDivisionError):
+                async with Seedings(one).turn(lambda: None):
+                    raise ZeroDivisionError
+            waits: list[str] = []
+            async with asyncio.timeout(PATIENCE_S), Seedings(other).turn(partial(waits.append, "waits")):
+                assert not waits
+
+
+async def test_what_a_statement_leaves_open_is_not_the_next_ones(services: Services) -> None:
+    assert services.database_url is not None
+    async with Postgres.open(services.database_url, size=1) as postgres:
+        async with postgres.connection() as connection:
+            await connection.execute("BEGIN")
+            await connection.execute("CREATE TABLE left_open ()")
+        async with postgres.connection() as connection:
+            assert await connection.fetchval("SELECT to_regclass('left_open')") is None
 
 
 @pytest.mark.slow

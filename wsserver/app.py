@@ -47,6 +47,7 @@ from storage.tmdb_entities import People, TvShows
 from storage.users import Users
 from storage.watchlist import Watchlist
 from wsserver.auth import Authenticator, CodeExchange, GuestSecrets
+from wsserver.collector import spare_what_lives
 from wsserver.commands import say
 from wsserver.connections import StartError, Storage, open_storage, services_of
 from wsserver.contract.pages import contract_routes
@@ -153,7 +154,7 @@ async def running(settings: Settings, listener: socket.socket, services: Service
         conversation_table = ConversationTable(postgres, redis)
         news = News(UserNews(redis), ownership.node)
         watchlist = Watchlist(postgres)
-        users = Users(postgres)
+        users = await stack.enter_async_context(Users(postgres).open())
         answering = Answering(
             hub,
             table=table,
@@ -326,6 +327,7 @@ async def _serve(
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, on_signal)
     async with running(settings, listener, services) as node:
+        spare_what_lives()
         say_ready(node.port)
         await stop.wait()
         log.info("stopping", drain_timeout_s=settings.drain_timeout_s)

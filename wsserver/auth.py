@@ -120,8 +120,7 @@ class Authenticator:
             unionid=login.unionid,
             sealed_key=self._seal_key(session_id, login.session_key),
         )
-        await self._sessions.create(session, self._token_ttl_s)
-        await self._sessions.code_was_exchanged(code_hash, session_id)
+        await self._sessions.create(session, self._token_ttl_s, code_hash=code_hash)
         return session
 
     async def authenticate(self, token: str) -> Caller:

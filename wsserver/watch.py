@@ -24,6 +24,9 @@ log = structlog.get_logger(__name__)
 LOOK_S = 1.0
 """Between questions: a revoked session's sockets have five seconds to close, a replaced one has two."""
 
+GATHER_S = 0.05
+"""After a change, for others: then one round trip, whether one socket came and went or fifty."""
+
 LOOK_DEADLINE_S = 10.0
 """For all questions of one round; longer than one command's outage."""
 
@@ -100,6 +103,7 @@ class Seats:
         self._left: list[Seat] = []
         self._changed = asyncio.Event()
         self._say_again_at = 0.0
+        self._listen_at = 0.0
 
     @contextlib.asynccontextmanager
     async def open(self) -> AsyncIterator["Seats"]:
@@ -140,9 +144,11 @@ class Seats:
             self._end(replaced.pop(self._node, []))
             if replaced:
                 await self._user_sockets.tell(replaced)
-        while len(lost := await self._user_sockets.take_replaced(self._node, BATCH)) == BATCH:
+        if time.monotonic() >= self._listen_at:
+            while len(lost := await self._user_sockets.take_replaced(self._node, BATCH)) == BATCH:
+                self._end(lost)
             self._end(lost)
-        self._end(lost)
+            self._listen_at = time.monotonic() + LOOK_S
 
     async def _give_back(self) -> None:
         while left := self._left[:BATCH]:
@@ -167,7 +173,7 @@ class Seats:
 
 
 async def keep_looking(look: Callable[[], Awaitable[None]], changed: asyncio.Event, what: str) -> None:
-    """Look once a second, and at once when something changed, whatever comes of it."""
+    """Look once a second, and soon when something changed, whatever comes of it."""
     away = False
     while True:
         try:
@@ -187,4 +193,5 @@ async def keep_looking(look: Callable[[], Awaitable[None]], changed: asyncio.Eve
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(LOOK_S):
                 await changed.wait()
+                await asyncio.sleep(GATHER_S)
         changed.clear()

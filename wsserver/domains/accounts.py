@@ -7,7 +7,7 @@ import structlog
 from protocol import accounts
 from protocol.accounts import Authenticate, Authenticated, LoggedIn, LogIn, LogOut, Ping
 from protocol.errors import OperationError
-from storage.users import Users
+from storage.users import Known, Users
 from wsserver.auth import Authenticator
 from wsserver.dispatch import Call, Handlers
 
@@ -30,7 +30,7 @@ def account_handlers(authenticator: Authenticator, users: Users) -> Handlers:
         caller, reply = await authenticator.log_in(request.code)
         try:
             async with asyncio.timeout(NOTE_S):
-                await users.logged_in(user_id=caller.user_id, openid=reply.openid, unionid=reply.unionid)
+                await users.logged_in(Known(caller.user_id, reply.openid, reply.unionid))
         except (OperationError, TimeoutError):
             # The session is in Redis and is what counts.
             log.warning("login is not noted")
