@@ -77,6 +77,12 @@ class Metrics:
             buckets=DELAY_BUCKETS_S,
             registry=self.registry,
         )
+        self.roll_up = Gauge(
+            "cinewire_roll_up_seconds",
+            "How far apart later pieces of an answer leave: it grows with how busy the process is",
+            registry=self.registry,
+            multiprocess_mode="livemax",
+        )
         self.answers = Histogram(
             "cinewire_answer_seconds",
             "Time a run took, by how it ended",
