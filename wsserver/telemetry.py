@@ -3,7 +3,8 @@
 import logging
 import os
 import sys
-from collections.abc import Callable
+from bisect import bisect_left
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import structlog
@@ -36,6 +37,37 @@ QUIET_LOGGERS = (
     "alembic.runtime.plugins",
 )
 """httpx logs whole addresses at INFO, and WeChat's carry the app's secret; uvicorn logs every connection."""
+
+
+class GatheredHistogram(Histogram):
+    """For what happens ten thousand times a second: counted here, and added to the histogram when somebody looks.
+
+    An `observe` of the library takes four locks and a search for its bucket: a tenth of what sending a frame costs. Of
+    several workers one answers for all, and knows only what the others have added up by themselves (`gather`).
+    """
+
+    def _metric_init(self) -> None:
+        super()._metric_init()
+        self._counts = [0] * len(self._upper_bounds)
+        self._total = 0.0
+
+    def observe(self, amount: float, exemplar: dict[str, str] | None = None) -> None:
+        """Count one. There are no exemplars."""
+        self._counts[bisect_left(self._upper_bounds, amount)] += 1
+        self._total += amount
+
+    def gather(self) -> None:
+        """Add up what was counted since."""
+        for bucket, count in zip(self._buckets, self._counts, strict=True):
+            if count:
+                bucket.inc(count)
+        self._sum.inc(self._total)
+        self._counts = [0] * len(self._counts)
+        self._total = 0.0
+
+    def _child_samples(self) -> Iterable[Any]:
+        self.gather()
+        return super()._child_samples()
 
 
 class Metrics:
@@ -71,7 +103,7 @@ class Metrics:
             buckets=ANSWER_BUCKETS_S,
             registry=self.registry,
         )
-        self.chunk_delay = Histogram(
+        self.chunk_delay = GatheredHistogram(
             "cinewire_chunk_delay_seconds",
             "Time from a piece of an answer to the hand-out of the frame that has it, its roll-up included",
             buckets=DELAY_BUCKETS_S,
