@@ -95,7 +95,8 @@ class Run(Feed):
         self._inherited_seq = logged_seq
         self._making: asyncio.Timeout | None = None
         self._stop: Stop | None = None
-        self._frames: list[LoggedFrame] = []
+        self._frames: list[bytes] = []
+        """As they were sent, from `first_seq` on. Bytes only: of objects the garbage collector looks at each."""
         self._suspended: list[Frame] = []
         self._encode_chunk = ChunkEncoder(request_id, message_id)
         self._held_back: list[str] = []
@@ -187,9 +188,10 @@ class Run(Feed):
         self._release_text()
         self._publish(frame)
 
-    def frames_after(self, seq: int) -> Sequence[LoggedFrame]:
-        """The frames of this owner after `seq`."""
-        return self._frames[max(0, seq - self.first_seq + 1) :]
+    def encoded_after(self, seq: int, at_most: int) -> Sequence[bytes]:
+        """The next frames of this owner after `seq`."""
+        first = max(0, seq - self.first_seq + 1)
+        return self._frames[first : first + at_most]
 
     async def page(self, after_seq: int) -> Sequence[LoggedFrame]:
         if after_seq < self._inherited_seq:
@@ -197,7 +199,9 @@ class Run(Feed):
             earlier = await self._hub.logs.read(self.request_id, after_seq)
             if earlier and earlier[0].seq <= self._inherited_seq:
                 return [frame for frame in earlier if frame.seq <= self._inherited_seq]
-        return self.frames_after(after_seq)[:PAGE_FRAMES]
+        encoded = self.encoded_after(after_seq, PAGE_FRAMES)
+        first = max(after_seq + 1, self.first_seq)
+        return [LoggedFrame(seq, frame) for seq, frame in enumerate(encoded, first)]
 
     @property
     def text_started(self) -> bool:
@@ -230,9 +234,8 @@ class Run(Feed):
             encoded = self._encode_chunk(seq, frame.text)
         else:
             encoded = encode_frame(self.request_id, seq, frame, self.message_id)
-        published = LoggedFrame(seq, encoded)
-        self._frames.append(published)
-        self.hand_out(published)
+        self._frames.append(encoded)
+        self.hand_out(LoggedFrame(seq, encoded))
         self._hub.log_writer.add(self)
 
 

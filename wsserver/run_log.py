@@ -11,7 +11,7 @@ import structlog
 from redis.exceptions import RedisError
 
 from protocol.errors import OperationError
-from storage.runs import Appended, Claim, Entry, LoggedFrame, RunLogs
+from storage.runs import Appended, Claim, Entry, RunLogs
 from wsserver.roll_up import Pace
 from wsserver.telemetry import Metrics
 from wsserver.wheel import Wheel
@@ -51,11 +51,12 @@ class Logged(Protocol):
 
     request_id: str
     epoch: int
+    first_seq: int
     logged_seq: int
     position: int
     description: dict[str, str]
 
-    def frames_after(self, seq: int) -> Sequence[LoggedFrame]: ...
+    def encoded_after(self, seq: int, at_most: int) -> Sequence[bytes]: ...
     def fence(self) -> None: ...
 
 
@@ -191,10 +192,10 @@ class RunLogWriter:
                 self._runs[run].claimed = True
         entries, owners = [], []
         for run in due:
-            frames = run.frames_after(run.logged_seq)[:ENTRY_FRAMES]
-            if frames:
-                encoded = [frame.encoded for frame in frames]
-                entries.append(Entry(run.request_id, run.epoch, run.logged_seq, frames[-1].seq, encoded))
+            encoded = run.encoded_after(run.logged_seq, ENTRY_FRAMES)
+            if encoded:
+                last_seq = max(run.logged_seq, run.first_seq - 1) + len(encoded)
+                entries.append(Entry(run.request_id, run.epoch, run.logged_seq, last_seq, encoded))
                 owners.append(run)
         results = await self._logs.append(entries) if entries else []
         for run, entry, result in zip(owners, entries, results, strict=True):
@@ -236,7 +237,7 @@ class RunLogWriter:
             state.on_logged()
 
     def _give_up(self, run: Logged) -> None:
-        self._metrics.log_dropped.inc(len(run.frames_after(run.logged_seq)))
+        self._metrics.log_dropped.inc(max(0, run.position - max(run.logged_seq, run.first_seq - 1)))
         self._finish(run)
 
     def _drop_oldest(self) -> None:
