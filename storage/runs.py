@@ -76,14 +76,18 @@ class Appended:
     watched: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, init=False)
 class LoggedFrame:
+    """An encoded frame. Not frozen, which would cost as much again as encoding it."""
+
     seq: int
     encoded: bytes = field(repr=False)
+    last: bool = field(repr=False, compare=False)
 
-    @property
-    def last(self) -> bool:
-        return ends_run(self.encoded)
+    def __init__(self, seq: int, encoded: bytes) -> None:
+        self.seq = seq
+        self.encoded = encoded
+        self.last = ends_run(encoded)
 
 
 class RunLogs:

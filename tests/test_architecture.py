@@ -59,6 +59,8 @@ RANKS = {
     "wsserver.telemetry": 2,
     "wsserver.outbox": 2,
     "wsserver.tasks": 2,
+    "wsserver.roll_up": 2,
+    "wsserver.wheel": 1,
     "storage": 1,
     "protocol": 0,
 }

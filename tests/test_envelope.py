@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from protocol.chat import Chunk
-from protocol.envelope import BadMessageError, Decoder, encode_error, encode_frame, to_ascii
+from protocol.envelope import BadMessageError, ChunkEncoder, Decoder, encode_error, encode_frame, to_ascii
 from protocol.errors import CLOSE_CODES, ERRORS, INVALID_FIELD, OperationError
 from protocol.operation import OperationTable, merge
 from protocol.operations import OPERATIONS
@@ -59,6 +59,8 @@ def test_a_key_that_comes_twice_is_always_found(extra: dict[str, Any], data: st.
 @given(st.text())
 def test_frames_say_the_same_in_ascii(text: str) -> None:
     encoded = encode_frame("run", 7, Chunk(text), "mine")
+    assert ChunkEncoder("run", "mine")(7, text) == encoded
+    assert ChunkEncoder("run", None)(7, text) == encode_frame("run", 7, Chunk(text), None)
     assert json.loads(encoded) == {"type": "chunk", "request_id": "run", "seq": 7, "content": text, "id": "mine"}
     assert json.loads(to_ascii(encoded)) == json.loads(encoded)
     assert to_ascii(encoded).isascii()

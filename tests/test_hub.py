@@ -106,6 +106,57 @@ async def test_held_back_words_leave_by_themselves(hub: Hub) -> None:
     await watcher.all()
 
 
+async def test_words_held_back_after_a_frame_that_took_earlier_ones_along_leave_by_themselves_too(hub: Hub) -> None:
+    go_on = asyncio.Event()
+
+    async def make(run: Run) -> None:
+        run.text("first")
+        run.text("second")
+        run.publish(Status("generation", {}))
+        run.text("third")
+        await go_on.wait()
+
+    watcher = Watcher(start(hub, name(), make))
+    async with asyncio.timeout(PATIENCE_S):
+        while watcher.texts() != ["first", "second", "third"]:
+            await asyncio.sleep(0.01)
+    go_on.set()
+    assert [frame.seq for frame in await watcher.all()] == [1, 2, 3, 4, 5]
+
+
+async def test_words_that_are_dropped_are_never_shown_and_later_ones_are(hub: Hub) -> None:
+    async def make(run: Run) -> None:
+        run.text("first")
+        run.text("second")
+        run.drop_text()
+        run.text("third")
+
+    watcher = Watcher(start(hub, name(), make))
+    await watcher.all()
+    assert watcher.texts() == ["first", "third"]
+
+
+async def test_a_follower_that_leaves_while_it_is_handed_a_frame_costs_the_others_none(hub: Hub) -> None:
+    async def make(run: Run) -> None:
+        for number in range(3):
+            run.publish(Status("generation", {"number": number}))
+
+    run = start(hub, name(), make)
+    had: list[int] = []
+
+    def put(frame: LoggedFrame) -> None:
+        had.append(frame.seq)
+        leave()
+
+    async def room(_size_bytes: int) -> None:
+        return
+
+    before, leave, after = Watcher(run), run.follow(Follower(put, room)), Watcher(run)
+    assert [frame.seq for frame in await before.all()] == [1, 2, 3, 4]
+    assert [frame.seq for frame in await after.all()] == [1, 2, 3, 4]
+    assert had == [1]
+
+
 async def test_a_late_follower_gets_what_it_missed_and_then_the_rest(hub: Hub) -> None:
     go_on = asyncio.Event()
 

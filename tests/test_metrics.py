@@ -10,7 +10,7 @@ from pathlib import Path
 import httpx
 import pytest
 import yaml
-from prometheus_client import Counter, Histogram
+from prometheus_client import CollectorRegistry, Counter, Histogram
 from prometheus_client.metrics import MetricWrapperBase
 from redis.asyncio import Redis as OneRedis
 
@@ -26,7 +26,7 @@ from tests.standins.llm import stalls
 from tests.standins.server import Gate
 from wsserver.outbox import Outbox
 from wsserver.samples import LAG_S, sample
-from wsserver.telemetry import Metrics
+from wsserver.telemetry import DELAY_BUCKETS_S, GatheredHistogram, Metrics
 
 DEPLOY = Path(__file__).resolve().parent.parent / "deploy"
 NOT_OURS = {"up": {"job", "instance"}}
@@ -40,7 +40,6 @@ GROUPED = re.compile(r"\bby \(([^)]*)\)")
 
 def value(metrics: Metrics, name: str, **labels: str) -> float:
     """A sample; zero when nothing was counted yet."""
-    metrics.settle()
     return metrics.registry.get_sample_value(name, labels) or 0.0
 
 
@@ -91,6 +90,25 @@ async def test_resumes_are_counted_by_what_came_of_them(model_node: ModelNode) -
         assert (await client.call(beyond))["data"]["recovered"] is False
         assert (await client.call({"type": "resume", "request_id": "0" * 32}))["reason"] == "run_not_found"
     assert [now - had for now, had in zip(results(), before, strict=True)] == [1, 1, 1]
+
+
+def test_what_is_gathered_first_is_in_the_histogram_as_if_it_were_not() -> None:
+    registry = CollectorRegistry()
+    plain = Histogram("plain", "As the library does it", buckets=DELAY_BUCKETS_S, registry=registry)
+    gathered = GatheredHistogram("gathered", "As we do it", buckets=DELAY_BUCKETS_S, registry=registry)
+
+    def said(name: str) -> dict[str, float]:
+        (family,) = (family for family in registry.collect() if family.name == name)
+        samples = [sample for sample in family.samples if not sample.name.endswith("_created")]
+        return {sample.name.removeprefix(name) + str(sample.labels): sample.value for sample in samples}
+
+    for _ in range(3):
+        for amount in (0.0, 0.0005, 0.00051, 0.04, 0.1, 9.99, 10.0, 10.01, 1e9):
+            plain.observe(amount)
+            gathered.observe(amount)
+        assert said("gathered") == said("plain")
+        gathered.gather()
+        assert said("gathered") == said("plain")
 
 
 async def test_closes_are_counted_by_code(model_node: ModelNode) -> None:

@@ -19,7 +19,7 @@ from protocol.errors import DEADLINE_EXCEEDED, INTERNAL, LOGIN_REQUIRED, Operati
 from protocol.operation import Access, AnyOperation, Operation, Rate, Request, StreamingOperation, StreamingRequest
 from storage.limits import RateLimits
 from wsserver.hub import Stream
-from wsserver.telemetry import Latency, Metrics
+from wsserver.telemetry import GatheredHistogram, Metrics
 from wsserver.tracing import OperationSpan, Tracing
 
 log = structlog.get_logger(__name__)
@@ -109,7 +109,9 @@ class AtOnce:
 
     __slots__ = ("counted", "handler", "operation")
 
-    def __init__(self, operation: Operation[Any, Any], handler: Callable[[Call, Any], Any], counted: Latency) -> None:
+    def __init__(
+        self, operation: Operation[Any, Any], handler: Callable[[Call, Any], Any], counted: GatheredHistogram
+    ) -> None:
         if operation.rate is not None:
             raise ValueError(f"{operation.name}: whether an address has called too often is not known at once")
         self.operation = operation

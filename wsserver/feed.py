@@ -4,7 +4,6 @@ Where the frames come from is another's business: a run that this node makes, th
 """
 
 import asyncio
-import contextlib
 from collections.abc import Awaitable, Callable, Sequence
 
 from protocol.envelope import Frame, encode_frame
@@ -56,7 +55,8 @@ class Feed:
         self.request_id = request_id
         self.position = 0
         self.ended = False
-        self.followers: list[Follower] = []
+        self.followers: tuple[Follower, ...] = ()
+        """Replaced and never changed: a follower may leave while it is handed a frame."""
         self._spawn = spawn
 
     async def page(self, after_seq: int) -> Sequence[LoggedFrame]:
@@ -65,15 +65,14 @@ class Feed:
 
     def follow(self, follower: Follower) -> Callable[[], None]:
         """Hand over the frames that the follower has not had, then each new one. Gives the way to stop it."""
-        self.followers.append(follower)
+        self.followers = (*self.followers, follower)
         if follower.at >= self.position and not self.ended:
             follower.live = True
         else:
             self._spawn(self._catch_up(follower), name=f"replay of {self.request_id}")
 
         def unfollow() -> None:
-            with contextlib.suppress(ValueError):
-                self.followers.remove(follower)
+            self.followers = tuple(other for other in self.followers if other is not follower)
 
         return unfollow
 
@@ -101,7 +100,7 @@ class Feed:
         """Give a new frame to all who are up to date; the others find it in their next page."""
         self.position = frame.seq
         self.ended = self.ended or frame.last
-        for follower in tuple(self.followers):
+        for follower in self.followers:
             if follower.live:
                 follower.deliver(frame)
 

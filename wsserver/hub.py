@@ -16,10 +16,11 @@ import structlog
 from pydantic import BaseModel
 
 from protocol.chat import Chunk
-from protocol.envelope import Frame, encode_frame, error_object
+from protocol.envelope import ChunkEncoder, Frame, encode_frame, error_object
 from protocol.errors import DEADLINE_EXCEEDED, DRAINING, INTERNAL, OperationError
 from storage.runs import LoggedFrame, RunLogs
 from wsserver.feed import PAGE_FRAMES, Feed
+from wsserver.roll_up import Pace, RollUp
 from wsserver.run_log import RunLogWriter
 from wsserver.tails import Tail, Tails
 from wsserver.tasks import Tasks
@@ -94,11 +95,14 @@ class Run(Feed):
         self._inherited_seq = logged_seq
         self._making: asyncio.Timeout | None = None
         self._stop: Stop | None = None
-        self._frames: list[LoggedFrame] = []
+        self._frames: list[bytes] = []
+        """As they were sent, from `first_seq` on. Bytes only: of objects the garbage collector looks at each."""
         self._suspended: list[Frame] = []
+        self._encode_chunk = ChunkEncoder(request_id, message_id)
         self._held_back: list[str] = []
         self._held_since = 0.0
-        self._roll_up: asyncio.TimerHandle | None = None
+        self._awaited = False
+        """Whether the hub will ask for the text that is held back."""
         self._next_text_at = 0.0
 
     @contextlib.asynccontextmanager
@@ -145,16 +149,35 @@ class Run(Feed):
         """Add to the answer's text. The first piece leaves at once, later ones at most every roll-up interval."""
         if not delta:
             return
+        if self._held_back:
+            self._held_back.append(delta)
+            return
         now = time.monotonic()
-        if self._roll_up is None and now >= self._next_text_at:
+        if now >= self._next_text_at:
             self._publish_text(delta, now, since=now)
             return
-        if not self._held_back:
-            self._held_since = now
+        self._held_since = now
         self._held_back.append(delta)
-        if self._roll_up is None:
-            loop = asyncio.get_running_loop()
-            self._roll_up = loop.call_later(self._next_text_at - now, self._release_text)
+        if not self._awaited:
+            self._awaited = True
+            self._hub.roll_up.hold(self, self._next_text_at)
+
+    def release(self, now: float) -> None:
+        """Send the text that is held back, if it is due."""
+        self._awaited = False
+        if not self._held_back:
+            return
+        due = self._next_text_at
+        if now < due:
+            # Another frame took what was held before along.
+            self._awaited = True
+            self._hub.roll_up.hold(self, due)
+            return
+        self._release_text()
+        # In step with what was due, or all runs that one stall held up would be due together from then on.
+        in_step = due + self._hub.roll_up.pace.interval_s
+        if in_step > now:
+            self._next_text_at = in_step
 
     def drop_text(self) -> None:
         """Forget the text that was held back: it is not to be shown."""
@@ -165,9 +188,10 @@ class Run(Feed):
         self._release_text()
         self._publish(frame)
 
-    def frames_after(self, seq: int) -> Sequence[LoggedFrame]:
-        """The frames of this owner after `seq`."""
-        return self._frames[max(0, seq - self.first_seq + 1) :]
+    def encoded_after(self, seq: int, at_most: int) -> Sequence[bytes]:
+        """The next frames of this owner after `seq`."""
+        first = max(0, seq - self.first_seq + 1)
+        return self._frames[first : first + at_most]
 
     async def page(self, after_seq: int) -> Sequence[LoggedFrame]:
         if after_seq < self._inherited_seq:
@@ -175,7 +199,9 @@ class Run(Feed):
             earlier = await self._hub.logs.read(self.request_id, after_seq)
             if earlier and earlier[0].seq <= self._inherited_seq:
                 return [frame for frame in earlier if frame.seq <= self._inherited_seq]
-        return self.frames_after(after_seq)[:PAGE_FRAMES]
+        encoded = self.encoded_after(after_seq, PAGE_FRAMES)
+        first = max(after_seq + 1, self.first_seq)
+        return [LoggedFrame(seq, frame) for seq, frame in enumerate(encoded, first)]
 
     @property
     def text_started(self) -> bool:
@@ -184,14 +210,11 @@ class Run(Feed):
     def _publish_text(self, text: str, now: float, *, since: float) -> None:
         if not self.text_started:
             self._hub.metrics.first_chunk.observe(now - self.started)
-        self._next_text_at = now + self._hub.roll_up_s
+        self._next_text_at = now + self._hub.roll_up.pace.interval_s
         self._publish(Chunk(text))
         self._hub.metrics.chunk_delay.observe(time.monotonic() - since)
 
     def _release_text(self) -> None:
-        if self._roll_up is not None:
-            self._roll_up.cancel()
-            self._roll_up = None
         if self._held_back:
             text = "".join(self._held_back)
             self._held_back.clear()
@@ -207,9 +230,12 @@ class Run(Feed):
 
     def _send(self, frame: Frame) -> None:
         seq = self.first_seq + len(self._frames)
-        published = LoggedFrame(seq, encode_frame(self.request_id, seq, frame, self.message_id))
-        self._frames.append(published)
-        self.hand_out(published)
+        if isinstance(frame, Chunk):
+            encoded = self._encode_chunk(seq, frame.text)
+        else:
+            encoded = encode_frame(self.request_id, seq, frame, self.message_id)
+        self._frames.append(encoded)
+        self.hand_out(LoggedFrame(seq, encoded))
         self._hub.log_writer.add(self)
 
 
@@ -238,9 +264,9 @@ class Hub:
     def __init__(self, logs: RunLogs, metrics: Metrics, *, roll_up_s: float, deadline_s: float) -> None:
         self.logs = logs
         self.metrics = metrics
-        self.roll_up_s = roll_up_s
         self.deadline_s = deadline_s
-        self.log_writer = RunLogWriter(logs, metrics)
+        self.roll_up = RollUp(Pace(roll_up_s), metrics.roll_up.set)
+        self.log_writer = RunLogWriter(logs, metrics, self.roll_up.pace)
         self.tails = Tails(logs, self.spawn)
         self.settle_failed: Callable[[Run], Awaitable[None]] = _nothing_to_settle
         """Stores that a run ended by a mistake of ours. Raises OperationError, and StoppedError when it is not ours."""
@@ -265,6 +291,7 @@ class Hub:
                     finally:
                         await self.stop_runs()
             finally:
+                self.roll_up.close()
                 await self.log_writer.finish()
 
     def spawn(self, work: Any, *, name: str) -> asyncio.Task[None]:
@@ -300,7 +327,7 @@ class Hub:
 
     def move_followers(self, run: Run) -> None:
         """Have who follows a run that is no longer ours go on by its log."""
-        followers, run.followers = run.followers, []
+        followers, run.followers = run.followers, ()
         tail = Tail(self.tails, run.request_id, None)
         tail.position = run.position
         for follower in followers:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import math
 import time
 from collections.abc import Callable, Sequence
 from typing import Protocol
@@ -10,16 +11,24 @@ import structlog
 from redis.exceptions import RedisError
 
 from protocol.errors import OperationError
-from storage.runs import Appended, Claim, Entry, LoggedFrame, RunLogs
+from storage.runs import Appended, Claim, Entry, RunLogs
+from wsserver.roll_up import Pace
 from wsserver.telemetry import Metrics
+from wsserver.wheel import Wheel
 
 log = structlog.get_logger(__name__)
 
 FLUSH_S = 0.25
-"""How long frames gather before they are logged: a pipelined command costs about 30 µs, so an entry holds several."""
+"""How long frames gather before they are logged: a pipelined command costs about 25 µs, so an entry holds several."""
+
+STRAINED_FLUSH_S = 1.0
+"""The same on a node that is as busy as it may be. What is not logged when a node dies is made anew either way."""
 
 WATCHED_FLUSH_S = 0.04
 """The same while another node follows the run: as often as it sends text."""
+
+ROUND_S = 0.02
+"""Between two rounds of writing: what falls due meanwhile shares a round trip."""
 
 RETRY_S = 0.3
 """Between attempts while Redis is away: short, so that who resumes elsewhere after its return waits little."""
@@ -42,47 +51,53 @@ class Logged(Protocol):
 
     request_id: str
     epoch: int
+    first_seq: int
     logged_seq: int
     position: int
     description: dict[str, str]
 
-    def frames_after(self, seq: int) -> Sequence[LoggedFrame]: ...
+    def encoded_after(self, seq: int, at_most: int) -> Sequence[bytes]: ...
     def fence(self) -> None: ...
 
 
 class _State:
-    __slots__ = ("claimed", "ended", "on_logged", "since", "watched")
+    __slots__ = ("awaited", "claimed", "ended", "on_logged", "watched")
 
     def __init__(self) -> None:
         self.claimed = False
         """Whether Redis knows the log as ours."""
         self.ended = False
         self.watched = False
-        self.since = time.monotonic()
+        self.awaited = False
+        """Whether it is in the wheel."""
         self.on_logged: Callable[[], None] | None = None
 
 
 class RunLogWriter:
     """Keeps, for each run, how far its log is, and sends what comes after it."""
 
-    def __init__(self, logs: RunLogs, metrics: Metrics) -> None:
+    def __init__(self, logs: RunLogs, metrics: Metrics, pace: Pace) -> None:
         self._logs = logs
         self._metrics = metrics
+        self._pace = pace
         self._runs: dict[Logged, _State] = {}
+        self._wheel: Wheel[Logged] = Wheel(ROUND_S)
         self._something = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
         self._hurry = False
+        self._warned = False
 
     def begin(self, run: Logged) -> None:
         """A run starts on this node."""
-        self._runs[run] = _State()
-        self._wake()
+        self._runs[run] = state = _State()
+        self._await(run, state, 0.0)
 
     def add(self, run: Logged) -> None:
         """The run has frames that are not logged yet."""
-        if run in self._runs:
-            self._wake()
+        state = self._runs.get(run)
+        if state is not None and not state.awaited:
+            self._await(run, state, self._patience_s(state))
 
     def end(self, run: Logged, state: str) -> None:
         """The run has no more frames to come."""
@@ -90,7 +105,7 @@ class RunLogWriter:
         known = self._runs.get(run)
         if known is not None:
             known.ended = True
-            self._wake()
+            self._await(run, known, 0.0)
 
     def when_logged(self, run: Logged, then: Callable[[], None]) -> None:
         """Call `then` when the log has all of an ended run, or was given up."""
@@ -100,56 +115,74 @@ class RunLogWriter:
         else:
             known.on_logged = then
 
-    def _wake(self) -> None:
+    def _await(self, run: Logged, state: _State, wait_s: float) -> None:
+        """Have the run written after `wait_s`; where it is awaited already, at the earlier of both times."""
+        state.awaited = True
+        self._wheel.put(run, time.monotonic() + wait_s)
         self._idle.clear()
         self._something.set()
 
+    def _patience_s(self, state: _State) -> float:
+        """How long what came now may gather."""
+        if state.ended or not state.claimed:
+            return 0.0
+        if state.watched:
+            return WATCHED_FLUSH_S
+        return FLUSH_S + self._pace.strain * (STRAINED_FLUSH_S - FLUSH_S)
+
     async def run(self) -> None:
         """Write until cancelled."""
-        warned = False
         while True:
             await self._something.wait()
-            self._something.clear()
             due = self._due()
-            if due:
-                try:
-                    for first in range(0, len(due), RUNS_AT_ONCE):
-                        await self._write(due[first : first + RUNS_AT_ONCE])
-                    warned = False
-                except OperationError as error:
-                    if not warned:
-                        log.warning("run logs wait", reason=error.kind.reason, runs=len(self._runs))
-                        warned = True
-                    self._drop_oldest()
-                    self._something.set()
+            for first in range(0, len(due), RUNS_AT_ONCE):
+                if not await self._write_or_keep(due[first : first + RUNS_AT_ONCE]):
+                    for run in due[first:]:
+                        self._again(run, wait_s=0.0)
                     await asyncio.sleep(RETRY_S)
-                    continue
-                except RedisError:
-                    # It took the commands and refuses them: repeating them would hold up all other logs.
-                    log.exception("run logs refused", runs=len(due))
-                    for run in due:
-                        if run in self._runs:
-                            self._give_up(run)
-            if any(self._behind(run, state) for run, state in self._runs.items()):
-                self._something.set()
-                await asyncio.sleep(WATCHED_FLUSH_S)
+                    break
+            if self._wheel:
+                await asyncio.sleep(ROUND_S)
             else:
+                self._something.clear()
                 self._idle.set()
 
-    def _behind(self, run: Logged, state: _State) -> bool:
-        return not state.claimed or run.logged_seq < run.position or state.ended
-
     def _due(self) -> list[Logged]:
-        now = time.monotonic()
+        """The runs that are to be written now, each once."""
         due = []
-        for run, state in self._runs.items():
-            if not self._behind(run, state):
-                state.since = now
-                continue
-            wait_s = WATCHED_FLUSH_S if state.watched else FLUSH_S
-            if self._hurry or state.ended or not state.claimed or now - state.since >= wait_s:
+        for run in self._wheel.due(math.inf if self._hurry else time.monotonic()):
+            state = self._runs.get(run)
+            if state is not None and state.awaited:
+                state.awaited = False
                 due.append(run)
         return due
+
+    def _again(self, run: Logged, wait_s: float | None = None) -> None:
+        """Have the rest of a run written, if there is any."""
+        state = self._runs.get(run)
+        if state is None or state.awaited:
+            return
+        if not state.claimed or run.logged_seq < run.position or state.ended:
+            self._await(run, state, self._patience_s(state) if wait_s is None else wait_s)
+
+    async def _write_or_keep(self, due: Sequence[Logged]) -> bool:
+        """Write these runs; False when Redis is away, and all of it is to be tried again."""
+        try:
+            await self._write(due)
+        except OperationError as error:
+            if not self._warned:
+                log.warning("run logs wait", reason=error.kind.reason, runs=len(self._runs))
+                self._warned = True
+            self._drop_oldest()
+            return False
+        except RedisError:
+            # It took the commands and refuses them: repeating them would hold up all other logs.
+            log.exception("run logs refused", runs=len(due))
+            for run in due:
+                if run in self._runs:
+                    self._give_up(run)
+        self._warned = False
+        return True
 
     async def _write(self, due: Sequence[Logged]) -> None:
         unclaimed = [run for run in due if not self._runs[run].claimed]
@@ -159,23 +192,22 @@ class RunLogWriter:
                 self._runs[run].claimed = True
         entries, owners = [], []
         for run in due:
-            frames = run.frames_after(run.logged_seq)[:ENTRY_FRAMES]
-            if frames:
-                encoded = [frame.encoded for frame in frames]
-                entries.append(Entry(run.request_id, run.epoch, run.logged_seq, frames[-1].seq, encoded))
+            encoded = run.encoded_after(run.logged_seq, ENTRY_FRAMES)
+            if encoded:
+                last_seq = max(run.logged_seq, run.first_seq - 1) + len(encoded)
+                entries.append(Entry(run.request_id, run.epoch, run.logged_seq, last_seq, encoded))
                 owners.append(run)
         results = await self._logs.append(entries) if entries else []
         for run, entry, result in zip(owners, entries, results, strict=True):
             self._took(run, entry, result)
-        now = time.monotonic()
         left = {run: self._runs[run] for run in due if run in self._runs}
-        for state in left.values():
-            state.since = now
         # Only now: who reads that a run is over may rely on its log's being whole.
         whole = [run for run, state in left.items() if state.ended and state.claimed and run.logged_seq >= run.position]
         await self._describe(whole)
         for run in whole:
             self._finish(run)
+        for run in due:
+            self._again(run)
 
     async def _describe(self, runs: Sequence[Logged], **more: str) -> None:
         if runs:
@@ -205,7 +237,7 @@ class RunLogWriter:
             state.on_logged()
 
     def _give_up(self, run: Logged) -> None:
-        self._metrics.log_dropped.inc(len(run.frames_after(run.logged_seq)))
+        self._metrics.log_dropped.inc(max(0, run.position - max(run.logged_seq, run.first_seq - 1)))
         self._finish(run)
 
     def _drop_oldest(self) -> None:

@@ -35,7 +35,7 @@ async def sample(metrics: Metrics, pools: Mapping[str, Callable[[], PoolUse]], o
             idle.set(now.idle)
             waiting.set(now.waiting)
         metrics.outbox_bytes.set(outbox_bytes())
-        metrics.settle()
+        metrics.gather()
         for _ in range(GAUGES_EVERY):
             wanted = loop.time() + LAG_S
             await asyncio.sleep(LAG_S)

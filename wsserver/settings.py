@@ -125,7 +125,10 @@ class Settings(BaseSettings):
     login_deadline_s: Annotated[float, Field(gt=0)] = 60.0
     silence_timeout_s: Annotated[float, Field(gt=0)] = 75.0
     roll_up_ms: Annotated[int, Field(ge=0, le=1000)] = 40
-    """Later pieces of an answer leave at most this often; 40 ms is 25 a second, as smooth as an eye asks for."""
+    """Later pieces of an answer leave at most this often; 40 ms is 25 a second, as smooth as an eye asks for.
+
+    On a busy node they leave less often (`roll_up.py`); with 0 each leaves by itself.
+    """
     run_deadline_s: Annotated[float, Field(gt=0)] = 300.0
     """An answer that takes five minutes is stuck."""
     sse_heartbeat_s: Annotated[float, Field(gt=0)] = 15.0

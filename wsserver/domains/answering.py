@@ -15,7 +15,7 @@ from uuid import UUID
 
 import structlog
 
-from protocol.chat import Complete, FinishReason, Recommendations, Restart, Retract, SendChat, Status, Usage
+from protocol.chat import Complete, FinishReason, Recommendations, Restart, Retract, SendChat, Usage
 from protocol.errors import (
     CONTENT_REFUSED,
     CONTENT_UNCHECKED,
@@ -225,20 +225,19 @@ class Answering:
         finished: Finished | None = None
         async with contextlib.aclosing(self._answerer.answer(turns, _asking(run, asked))) as events:
             async for event in events:
-                match event:
-                    case Status():
-                        if asked.request.debug:
-                            run.publish(event)
-                    case TextDelta(text):
-                        asked.text.append(text)
-                        run.text(text)
-                        if asked.watch is not None:
-                            asked.watch.add(text)
-                    case Recommendations():
-                        asked.recommendations = event
-                        run.publish(event)
-                    case Finished():
-                        finished = event
+                # Text first, and by itself: there are fifty of it a second, and one of each of the others.
+                if isinstance(event, TextDelta):
+                    asked.text.append(event.text)
+                    run.text(event.text)
+                    if asked.watch is not None:
+                        asked.watch.add(event.text)
+                elif isinstance(event, Finished):
+                    finished = event
+                elif isinstance(event, Recommendations):
+                    asked.recommendations = event
+                    run.publish(event)
+                elif asked.request.debug:
+                    run.publish(event)
         assert finished is not None  # noqa: S101 (every answerer ends with it)
         if finished.usage is not None:
             asked.usage = Usage(finished.usage.prompt_tokens, finished.usage.completion_tokens)
