@@ -11,7 +11,7 @@ import os
 import time
 from array import array
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 from tests.bench.histogram import counted
 from tests.bench.load_sockets import OPEN_S
@@ -43,9 +43,9 @@ class Visit(asyncio.Protocol):
         self.left: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
-        transport.write(self._request)
+        # uvloop's transports are asyncio's in all but their class.
+        self._transport = cast("asyncio.Transport", transport)
+        self._transport.write(self._request)
 
     def data_received(self, data: bytes) -> None:
         self._read += data
@@ -72,6 +72,7 @@ class Knocks:
         self._host, self._port = "127.0.0.1", command["port"]
         self._path = command["path"]
         self._steps = command["steps"]
+        self._authorizes = command.get("authorizes", False)
         self._tokens = itertools.cycle(command.get("tokens") or [""])
         self._sources = itertools.cycle(command.get("sources") or ["127.0.0.1"])
         self._at_once = command["at_once"]
@@ -107,9 +108,9 @@ class Knocks:
 
     def _request(self, token: str) -> bytes:
         key = base64.b64encode(os.urandom(16)).decode()
-        authorization = f"Authorization: Bearer {token}\r\n" if "{header}" in self._path else ""
+        authorization = f"Authorization: Bearer {token}\r\n" if self._authorizes else ""
         return (
-            f"GET {self._path.replace('{header}', '')} HTTP/1.1\r\nHost: {self._host}:{self._port}\r\n"
+            f"GET {self._path} HTTP/1.1\r\nHost: {self._host}:{self._port}\r\n"
             "Upgrade: websocket\r\nConnection: Upgrade\r\n"
             f"Sec-WebSocket-Key: {key}\r\nSec-WebSocket-Version: 13\r\n{authorization}\r\n"
         ).encode()

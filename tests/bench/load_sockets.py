@@ -53,6 +53,7 @@ class Socket(WSListener):  # type: ignore[misc]  # untyped
     def __init__(self, number: int, speech: str) -> None:
         self.number = number
         self.is_socketio = speech == "socketio"
+        self.greets = speech == "greeted json"
         self.doing: Doing = Nothing()
         self.closed = False
         self.opened: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -64,7 +65,7 @@ class Socket(WSListener):  # type: ignore[misc]  # untyped
 
     def on_ws_connected(self, transport: WSTransport) -> None:
         self.transport = transport
-        if not self.is_socketio:
+        if not self.is_socketio and not self.greets:
             self.opened.set_result(None)
 
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
@@ -73,8 +74,10 @@ class Socket(WSListener):  # type: ignore[misc]  # untyped
         payload = frame.get_payload_as_bytes()
         if self.is_socketio and not payload.startswith(b"42"):
             self._engine(payload)
-            return
-        self.doing.take(self, payload)
+        elif self.greets and not self.opened.done():
+            self.opened.set_result(None)
+        else:
+            self.doing.take(self, payload)
 
     def _engine(self, payload: bytes) -> None:
         """Engine.IO's own packets: its opening, Socket.IO's, and its ping."""

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import math
+import select
 import subprocess
 import sys
 import time
@@ -23,6 +24,8 @@ STARTS_PER_S = 250
 
 HEAD_START_S = 0.3
 STOP_S = 10.0
+ANSWER_S = 240.0
+"""The longest of what is told takes a minute: 15,000 logins."""
 
 
 class LoadError(Exception):
@@ -77,8 +80,10 @@ class Loads:
         ]
         return max(float(answer["seconds"]) for answer in self._tell(commands))
 
-    def close(self, group: str) -> None:
-        self._tell([{"do": "close", "group": group}] * len(self._processes))
+    def close(self, group: str) -> int:
+        """Close them, and give how many were closed before by somebody else."""
+        answers = self._tell([{"do": "close", "group": group}] * len(self._processes))
+        return sum(answer["gone_before"] for answer in answers)
 
     def ping(self, group: str, server: Running, *, seconds: float, warm_s: float = 0.5) -> Seen:
         return self._measure({"do": "ping", "group": group}, server, seconds=seconds, warm_s=warm_s)
@@ -134,6 +139,9 @@ class Loads:
         answers = []
         for process, command in zip(self._processes, commands, strict=False):
             assert process.stdout is not None
+            # One line is answered to one command: nothing can wait in the buffer that select would not see.
+            if not select.select([process.stdout], [], [], ANSWER_S)[0]:
+                raise LoadError(f"a load process has done {command['do']!r} for more than {ANSWER_S:g} s")
             line = process.stdout.readline()
             if not line:
                 raise LoadError(f"a load process ended while it did {command['do']!r}; what it said is above")

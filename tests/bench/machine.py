@@ -1,8 +1,10 @@
 """The machine that is measured on: its cores and who runs where, what processes used, what it is called."""
 
+import ctypes
 import os
 import platform
 import resource
+import signal
 import subprocess
 import sys
 import time
@@ -47,13 +49,17 @@ def pin(to: Iterable[int]) -> Callable[[], None] | None:
 
 
 def _prepare(to: frozenset[int]) -> None:
-    if to:
-        os.sched_setaffinity(0, to)
+    pin_this(to)
     raise_file_limit()
+    if sys.platform == "linux":
+        pr_set_pdeathsig = 1  # linux/prctl.h: nothing that was started outlives a bench that was killed
+        ctypes.CDLL(None).prctl(pr_set_pdeathsig, int(signal.SIGTERM), 0, 0, 0)
 
 
 def pin_this(to: Iterable[int]) -> None:
-    _prepare(frozenset(to))
+    """Keep this process, and what it starts later, to these cores; where none are given, to none."""
+    if to:
+        os.sched_setaffinity(0, to)
 
 
 def raise_file_limit() -> int:

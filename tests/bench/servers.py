@@ -29,7 +29,9 @@ STOP_S = 15.0
 SAID_BYTES = 4_000
 """Of what a server said on stderr, shown when it does not start. Else it is nobody's: some say much about sockets."""
 
-Speech = Literal["json", "socketio"]
+Speech = Literal["json", "greeted json", "socketio"]
+"""What is said over a socket: messages, messages after one that nobody asked for, or those of Socket.IO."""
+
 
 BARE = "bare Starlette"
 OURS = "CineWire"
@@ -62,7 +64,7 @@ class Kind:
 KINDS = {
     kind.name: kind
     for kind in (
-        Kind(OURS, "tests.bench.cinewire_server", path="/wechat/ws"),
+        Kind(OURS, "tests.bench.cinewire_server", path="/wechat/ws", speech="greeted json"),
         Kind(BARE, "tests.bench.peers.bare_starlette", package="starlette"),
         Kind("FastAPI", "tests.bench.peers.fastapi_app", needs=("fastapi",), package="fastapi"),
         Kind("aiohttp", "tests.bench.peers.aiohttp_app", needs=("aiohttp",), package="aiohttp"),
