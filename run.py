@@ -31,7 +31,8 @@ usage: python3 run.py [command] [arguments]
   serve      start the server (the default); its settings are environment variables, see README.md
   test       check format, lint and types, then run the tests, in two processes where that harms none;
              arguments go to pytest, --fast leaves out the types and the slow tests
-  bench      measure; arguments go to tests.bench
+  bench      measure beside other servers, twenty minutes long, or three with --quick; with names only those
+             parts or benches; arguments go to tests.bench
   migrate    bring the database to the current revision; arguments go to the migration
   seed-movies
              fill the catalogue with the films of TMDB's lists; --help says how
@@ -148,7 +149,8 @@ def run_module(module: str, arguments: list[str]) -> int:
     os.execv(sys.executable, [sys.executable, "-m", module, *arguments])
 
 
-RUNTIME, DEVELOPMENT = "requirements.lock", "requirements-dev.lock"  # the second holds all of the first
+# Each holds all of the one before.
+RUNTIME, DEVELOPMENT, BENCH = LOCKS = "requirements.lock", "requirements-dev.lock", "requirements-bench.lock"
 COMMANDS = {
     "serve": (RUNTIME, serve),
     "migrate": (RUNTIME, migrate),
@@ -156,7 +158,7 @@ COMMANDS = {
     "export-graph": (RUNTIME, export_graph),
     "doctor": (RUNTIME, doctor),
     "contract": (RUNTIME, contract),
-    "bench": (DEVELOPMENT, bench),
+    "bench": (BENCH, bench),
     "test": (DEVELOPMENT, test),
 }
 
@@ -217,7 +219,7 @@ def fill_venv(lock: str, held: int) -> None:
             "The installation failed, the reason is above; the next run tries again. Your own settings for pip (proxy,"
             " index) are used. Ready-made packages exist for Linux with glibc and for macOS, on x86-64 and arm64."
         )
-    covered = (RUNTIME, DEVELOPMENT) if lock == DEVELOPMENT else (RUNTIME,)
+    covered = LOCKS[: LOCKS.index(lock) + 1]
     STAMP.write_text("".join(stamp_of(each) + "\n" for each in covered))
     UNFINISHED.unlink()
     say(f"installed in {time.monotonic() - started:.0f} s")

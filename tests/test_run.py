@@ -58,6 +58,7 @@ class Project:
         shutil.copy(ROOT / "run.py", root)
         self.write("requirements.lock", "runtime 1")
         self.write("requirements-dev.lock", "development 1")
+        self.write("requirements-bench.lock", "bench 1")
         self.write("wsserver/app.py", APP)
         self.write("wsserver/commands.py", COMMANDS)
         self.write("wsserver/export_graph.py", EXPORT)
@@ -265,3 +266,14 @@ def test_a_part_of_the_tests_that_was_killed_is_a_failure(project: Project) -> N
         # The other part is run all the same.
         assert "\npytest.py tests/faults\n" in out
         assert "\npytest.py -n 2 --dist loadfile --ignore tests/faults\n" in out
+
+
+def test_what_was_installed_to_measure_is_enough_to_test_and_to_serve(project: Project) -> None:
+    project.write("tests/bench/__main__.py", "print('measuring')")
+    assert project.run("test")[0] == 0
+    assert project.run("bench")[1] == "measuring\n"
+    assert project.run("test")[0] == 0
+    assert project.run()[0] == 7
+    assert project.run("bench")[1] == "measuring\n"
+    locks = [line.split()[-3] for line in (project.root / ".venv/filled").read_text().splitlines()]
+    assert locks == ["requirements-dev.lock", "requirements-bench.lock"]

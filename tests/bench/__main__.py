@@ -1,6 +1,7 @@
 """Benchmarks: `python3 run.py bench [name …]`. Each prints what it counted; nothing about time is asserted anywhere.
 
-Machines are noisy, so every figure stands beside one that was measured in the same run: the round trip of a ping.
+Machines are noisy, so every figure stands beside one that was measured in the same run: another server's in the
+comparison (compare.py), which is what runs when no name is given, and the round trip of a ping in all others.
 """
 
 import argparse
@@ -11,6 +12,7 @@ import sys
 import time
 from collections.abc import Awaitable, Callable, Sequence
 
+from tests.bench.compare import PARTS, compare
 from tests.bench.conversations import conversations
 from tests.bench.films_lookup import films_lookup
 from tests.bench.hot_path import hot_path
@@ -106,12 +108,24 @@ async def run(names: Sequence[str]) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="run.py bench", description="Measure, beside a ping of the same run.")
-    parser.add_argument("names", nargs="*", metavar="name", help=f"one of {', '.join(BENCHES)}; all when none is given")
-    names = parser.parse_args().names or list(BENCHES)
-    if unknown := set(names) - set(BENCHES):
+    parser = argparse.ArgumentParser(
+        prog="run.py bench", description="Measure beside other servers, or beside a ping of the same run."
+    )
+    parser.add_argument(
+        "names",
+        nargs="*",
+        metavar="name",
+        help=f"parts of the comparison, {', '.join(PARTS)}, all of them when none is given; or {', '.join(BENCHES)}",
+    )
+    parser.add_argument("--quick", action="store_true", help="a comparison of three minutes, which is not kept")
+    parser.add_argument("--keep", action="store_true", help="write a quick one's results down all the same")
+    chosen = parser.parse_args()
+    names = chosen.names or list(PARTS)
+    if unknown := set(names) - set(BENCHES) - set(PARTS):
         parser.error(f"no such bench: {', '.join(sorted(unknown))}")
-    asyncio.run(run(names))
+    if parts := [name for name in names if name in PARTS]:
+        compare(parts, quick=chosen.quick, keeps=chosen.keep or not chosen.quick)
+    asyncio.run(run([name for name in names if name in BENCHES]))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,44 @@
+"""The comparison: its parts in order, what each printed, and what is kept of it."""
+
+import signal
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from tests.bench.machine import cores, described, note, pin_this
+from tests.bench.parts import accept, ping, size, streams
+from tests.bench.records import Plan, Result, keep
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What is measured together. `title` stands over its tables."""
+
+    title: str
+    measure: Callable[[Plan], Result]
+    render: Callable[[Result], str]
+
+
+PARTS = {
+    "ping": Part("A ping and its pong", ping.measure, ping.render),
+    "streams": Part("Answers that stream", streams.measure, streams.render),
+    "size": Part("Connections that say nothing", size.measure, size.render),
+    "accept": Part("Taking a client in", accept.measure, accept.render),
+}
+
+
+def compare(names: Sequence[str], *, quick: bool, keeps: bool) -> None:
+    """Measure these parts, print their tables, and write them down where that was asked for."""
+    # All but the servers keeps off their core, this process too, and what it starts begins there.
+    pin_this(cores().others)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # an orderly end: the servers, their data, the load
+    for what, value in described().items():
+        print(f"{what + ':':12} {value}")
+    for name in names:
+        part, began = PARTS[name], time.monotonic()
+        measured = part.measure(Plan(quick))
+        print(f"\n## {part.title}\n\n{part.render(measured)}", flush=True)
+        note(f"{name} took {time.monotonic() - began:.0f} s")
+        if keeps:
+            keep(measured)
