@@ -18,7 +18,7 @@ from storage.embedded import Services, embedded_services
 from storage.postgres import Postgres
 from storage.redis import Redis, open_redis
 from tests.clients import HttpClient, SocketClient, Transport, new_code, socket_client
-from tests.node import TestNode, serving
+from tests.node import TestNode, serving, serving_through_asgi
 from tests.parts import PARTS
 from tests.raw_socket import RawSocket, raw_socket
 from tests.standins.llm import LLMStandIn
@@ -91,6 +91,13 @@ def services(data_dir: Path) -> Iterator[Services]:
 async def node(services: Services, data_dir: Path) -> AsyncIterator[TestNode]:
     """A server as `python3 run.py` starts it: local login, the demo catalogue and its assistant."""
     async with serving(services, data_dir) as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+async def asgi_node(services: Services, data_dir: Path) -> AsyncIterator[TestNode]:
+    """The same, on a server that has nothing but ASGI for a socket: any other than ours."""
+    async with serving_through_asgi(services, data_dir) as started:
         yield started
 
 

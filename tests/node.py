@@ -1,15 +1,22 @@
 """Starts servers for tests: the real application on a real uvicorn, on any free port."""
 
 import contextlib
-from collections.abc import AsyncIterator
+import socket
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
+import uvicorn
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+import wsserver.app
 from storage.embedded import Services
 from wsserver.app import Node, running
-from wsserver.serving import listen
+from wsserver.serving import listen, served
 from wsserver.settings import Settings
+from wsserver.wire import DIRECT_EXTENSION
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,3 +46,29 @@ async def serving(services: Services, data_dir: Path, **settings: Any) -> AsyncI
         chosen = settings_for_tests(data_dir, **settings)
         async with running(chosen, listener, services) as node:
             yield TestNode(f"http://127.0.0.1:{node.port}", node, chosen)
+
+
+@contextlib.asynccontextmanager
+async def serving_through_asgi(services: Services, data_dir: Path, **settings: Any) -> AsyncIterator[TestNode]:
+    """The same with sockets as a server has them that does not know our extension."""
+    async with contextlib.AsyncExitStack() as stack:
+        with _without_extension():
+            node = await stack.enter_async_context(serving(services, data_dir, **settings))
+        yield node
+
+
+@contextlib.contextmanager
+def _without_extension() -> Iterator[None]:
+    def plain(application: ASGIApp) -> ASGIApp:
+        async def served_plainly(scope: Scope, receive: Receive, send: Send) -> None:
+            scope.get("extensions", {}).pop(DIRECT_EXTENSION, None)
+            await application(scope, receive, send)
+
+        return served_plainly
+
+    def serve(application: ASGIApp, listener: socket.socket) -> contextlib.AbstractAsyncContextManager[uvicorn.Server]:
+        return served(plain(application), listener)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(wsserver.app, "served", serve)
+        yield

@@ -17,14 +17,14 @@ from storage.postgres import Postgres
 from storage.redis import RUN_LOG, RUN_META, Redis
 from tests.clients import PATIENCE_S, Frame, SocketClient, new_code, socket_client, text_of
 from tests.databases import fresh_database
-from tests.node import TestNode, serving
+from tests.node import TestNode, serving, serving_through_asgi
 from tests.standins.llm import LLMStandIn, gated, says, stalls
 from tests.standins.server import Gate, serve
 
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """Two nodes, and the model that both ask."""
+    """Two nodes, the second with sockets through ASGI, and the model that both ask."""
 
     one: TestNode
     two: TestNode
@@ -40,7 +40,10 @@ async def _pair(services: Services, data_dir: Path) -> AsyncIterator[Pair]:
     async with serve(model.app) as url, fresh_database(services.database_url) as database_url:
         settings = {"llm_base_url": [f"{url}/v1"], "llm_model": ["stand-in"], "roll_up_ms": 0}
         theirs = Services(database_url, services.redis_url, None)
-        async with serving(theirs, data_dir, **settings) as one, serving(theirs, data_dir, **settings) as two:
+        async with (
+            serving(theirs, data_dir, **settings) as one,
+            serving_through_asgi(theirs, data_dir, **settings) as two,
+        ):
             yield Pair(one, two, model, database_url)
 
 

@@ -1,4 +1,4 @@
-"""The socket: greeting, login, refresh, logout, pings, concurrency, and who may open it."""
+"""The socket: greeting, login, refresh, logout, pings, concurrency, and who may open it; straight and through ASGI."""
 
 import asyncio
 import json
@@ -12,6 +12,12 @@ from tests.clients import SocketClient, new_code, socket_client, text_of
 from tests.conftest import ModelNode
 from tests.node import TestNode
 from tests.standins.wechat import bad_gateway
+
+
+@pytest.fixture(scope="module", params=["direct", "asgi"])
+def node(request: pytest.FixtureRequest, node: TestNode, asgi_node: TestNode) -> TestNode:
+    """The server of both kinds: messages straight from the transport, and through ASGI."""
+    return node if request.param == "direct" else asgi_node
 
 
 @pytest.mark.parametrize("path", ["/wechat/ws", "/ws"])
