@@ -14,6 +14,7 @@ from tests.raw_socket import (
     PONG,
     TEXT,
     Headers,
+    RawSocket,
     Response,
     close_with,
     encode,
@@ -22,6 +23,8 @@ from tests.raw_socket import (
     raw_socket,
     tcp,
 )
+from wsserver.serving import SocketProtocol
+from wsserver.wire import Wire
 
 
 async def answer_to(server: TestNode, request: bytes, *, chop: int | None = None) -> Response:
@@ -261,6 +264,14 @@ async def test_frames_that_do_not_wait_for_the_handshake_are_answered_after_it(
         assert [answer["id"] for answer in answers] == ids
         assert [frame.payload for frame in frames if frame.opcode == PONG] == pongs
         await assert_open(connection)
+
+
+async def test_tests_of_the_wire_speak_to_the_application_in_both_ways(
+    wire: RawSocket, wire_server: TestNode, request: pytest.FixtureRequest
+) -> None:
+    await assert_open(wire)
+    ways = {type(connection) for connection in wire_server.node.uvicorn.server_state.connections}
+    assert ways == {Wire if request.node.callspec.params["wire"] == "direct" else SocketProtocol}
 
 
 async def test_a_close_that_does_not_wait_for_the_handshake_is_answered_after_it(wire_server: TestNode) -> None:

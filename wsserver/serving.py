@@ -15,6 +15,7 @@ from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIO
 
 from protocol.envelope import MAX_MESSAGE_BYTES
 from wsserver.connections import StartError
+from wsserver.frames import FrameParser
 from wsserver.http_protocol import HttpProtocol
 from wsserver.outbox import Outbox
 from wsserver.websocket import ABORT_EXTENSION
@@ -48,6 +49,8 @@ class SocketProtocol(WebSocketsSansIOProtocol):
         super().__init__(*arguments, **named)
         self._cork = cork
         self._early = b""
+        # The same object, which has begun to read: it only takes control frames otherwise.
+        self.conn.__class__ = FrameParser
 
     def data_received(self, data: bytes) -> None:
         """Read the handshake, and frames once it was answered: a pong before that would be no answer to it."""
