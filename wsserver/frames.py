@@ -143,6 +143,11 @@ class FrameReader:
         self.replies = b""
         """What `to_send` has."""
 
+    @property
+    def failed(self) -> bool:
+        """Whether it ended otherwise than by the client's close: more may be on its way."""
+        return self.ended and (self._slow is None or self._slow.close_rcvd is None)
+
     def feed(self, data: bytes) -> list[Event]:
         """What these bytes complete, in order."""
         if self._rest is None and self._slow is None and len(data) > 6 and data[0] == TEXT_WHOLE:
