@@ -108,10 +108,13 @@ def wire_server(request: pytest.FixtureRequest) -> TestNode:
     return server
 
 
-@pytest.fixture
-async def wire(wire_server: TestNode) -> AsyncIterator[RawSocket]:
-    """A socket to speak bytes on, which was greeted."""
-    async with raw_socket(wire_server.url) as opened:
+@pytest.fixture(params=["direct", "asgi"])
+async def wire(request: pytest.FixtureRequest, wire_server: TestNode) -> AsyncIterator[RawSocket]:
+    """A socket to speak bytes on, which was greeted; in both ways that there are between it and the application.
+
+    A message that did not wait for the handshake is for ASGI, which has the socket then for good.
+    """
+    async with raw_socket(wire_server.url, impatient=request.param == "asgi") as opened:
         yield opened
 
 

@@ -63,7 +63,7 @@ class Parser(Protocol):
     """`websockets`' own, but a control frame between fragments is neither counted to the message nor an end within it.
 
     Its `current_size` is of the message in fragments, None when there is none. It is asked for when the first byte of
-    a frame has come, and when a frame is whole. After a close of ours nothing is put right: no message is read then.
+    a frame has come, and when a frame is whole.
     """
 
     _frame_is_whole = False
@@ -71,7 +71,7 @@ class Parser(Protocol):
 
     @property
     def current_size(self) -> int | None:
-        between = not self._frame_is_whole and self.state is OPEN and bool(self.reader.buffer)
+        between = not self._frame_is_whole and bool(self.reader.buffer)
         return None if between and self.reader.buffer[0] & 0x08 else self._size
 
     @current_size.setter
@@ -80,7 +80,7 @@ class Parser(Protocol):
 
     def recv_frame(self, frame: Frame) -> None:
         """Take a whole frame."""
-        if frame.opcode is Opcode.CLOSE and self.state is OPEN:
+        if frame.opcode is Opcode.CLOSE:
             self._size = None
         self._frame_is_whole = True
         super().recv_frame(frame)

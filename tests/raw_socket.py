@@ -307,12 +307,16 @@ async def tcp(url: str) -> AsyncIterator[RawSocket]:
 
 
 @contextlib.asynccontextmanager
-async def raw_socket(url: str, path: str = "/ws", headers: Headers = HANDSHAKE) -> AsyncIterator[RawSocket]:
-    """A socket that is open and was greeted."""
+async def raw_socket(
+    url: str, path: str = "/ws", headers: Headers = HANDSHAKE, *, impatient: bool = False
+) -> AsyncIterator[RawSocket]:
+    """A socket that is open and was greeted. An impatient client sent its first message with the handshake."""
     async with tcp(url) as opened:
-        await opened.send_bytes(handshake(path, headers))
+        first = encode(TEXT, b'{"type":"ping"}') if impatient else b""
+        await opened.send_bytes(handshake(path, headers) + first)
         response = await opened.response()
         assert response.status == 101
         assert response.all("Sec-WebSocket-Accept") == [ACCEPT]
-        assert (await opened.text())["type"] == "connected"
+        for due in ("connected", "pong") if impatient else ("connected",):
+            assert (await opened.text())["type"] == due
         yield opened

@@ -23,6 +23,7 @@ from tests.raw_socket import (
     encode,
     raw_socket,
 )
+from wsserver import wire as wire_module
 
 MAY_BE_SENT = [1000, 1001, 1002, 1003, *range(1007, 1015), 3000, 3999, 4000, 4999]
 MUST_NOT_BE_SENT = [0, 1, 999, 1004, 1005, 1006, 1015, 1016, 1100, 2000, 2999, 5000, 65_535]
@@ -205,6 +206,36 @@ async def test_a_length_with_its_first_bit_set_is_refused(wire: RawSocket, claim
 async def test_a_message_beyond_the_limit_is_refused_when_it_all_comes_at_once(wire: RawSocket) -> None:
     await wire.send_bytes(encode(TEXT, ping("bad", LIMIT + 1)) + encode(TEXT, ping("late")))
     await assert_refused(wire, 1009)
+
+
+@pytest.mark.parametrize("size_bytes", [LIMIT + 1, 1 << 20, 8 << 20])
+async def test_a_message_beyond_the_limit_does_not_lose_the_close_that_refuses_it(
+    wire_server: TestNode, size_bytes: int
+) -> None:
+    """TCP that is closed over bytes that came is reset, and the client of some systems never reads why."""
+    async with raw_socket(wire_server.url) as wire:
+        sending = asyncio.create_task(wire.send_frame(TEXT, ping("bad", size_bytes)))
+        ending = await wire.ending()
+        assert (ending.before, ending.code, ending.by) == ([], 1009, "FIN")
+        await sending
+        wire.half_close()
+    await until_open(wire_server, 0)
+
+
+@pytest.mark.parametrize(
+    "late",
+    [b"", encode(TEXT, ping("late")), encode(CLOSE, close_with(1002)), bytes(100_000)],
+    ids=["nothing", "text", "close", "zeros"],
+)
+async def test_who_was_refused_is_not_listened_to_and_not_waited_for_without_end(
+    wire_server: TestNode, late: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(wire_module, "LINGER_S", 0.05)
+    async with raw_socket(wire_server.url) as wire:
+        await wire.send_frame(3)
+        await assert_refused(wire, 1002)
+        await wire.send_bytes(late)
+        await until_open(wire_server, 0)
 
 
 @pytest.mark.parametrize("pieces", [1, 1000, 16_384, LIMIT - 1])

@@ -1,10 +1,30 @@
 """The handshake as bytes on TCP: what opens a socket, what does not and why (RFC 6455, section 4)."""
 
+import math
+
 import pytest
 
 from tests.node import TestNode
-from tests.on_the_wire import assert_open, assert_refused
-from tests.raw_socket import ACCEPT, KEY, TEXT, Headers, Response, handshake, handshake_with, raw_socket, tcp
+from tests.on_the_wire import assert_open, assert_refused, fragments, ping
+from tests.raw_socket import (
+    ACCEPT,
+    CLOSE,
+    KEY,
+    PING,
+    PONG,
+    TEXT,
+    Headers,
+    RawSocket,
+    Response,
+    close_with,
+    encode,
+    handshake,
+    handshake_with,
+    raw_socket,
+    tcp,
+)
+from wsserver.serving import SocketProtocol
+from wsserver.wire import Wire
 
 
 async def answer_to(server: TestNode, request: bytes, *, chop: int | None = None) -> Response:
@@ -176,3 +196,89 @@ async def test_a_handshake_that_ends_in_the_middle_opens_nothing(wire_server: Te
         connection.half_close()
         assert b"101 Switching" not in await connection.rest()
     assert len(wire_server.node.sockets) == 0
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        handshake_with(("X-Long", "x" * 100_000)),
+        handshake_with(*((f"X-{index}", "x") for index in range(1_000))),
+    ],
+    ids=["one long header", "a thousand headers"],
+)
+async def test_headers_without_measure_are_refused_and_harm_nobody(wire_server: TestNode, headers: Headers) -> None:
+    async with tcp(wire_server.url) as connection:
+        await connection.send_bytes(handshake(headers=headers))
+        assert b"101 Switching" not in await connection.rest()
+    async with raw_socket(wire_server.url) as wire:
+        await assert_open(wire)
+
+
+@pytest.mark.parametrize("version", ["7", "8", "12", "14", "0", "-13", "13x", "x"])
+async def test_another_version_is_refused_with_the_one_that_is_spoken(wire_server: TestNode, version: str) -> None:
+    response = await answer_to(wire_server, handshake(headers=handshake_with(("Sec-WebSocket-Version", version))))
+    assert response.status == 426
+    assert response.all("Sec-WebSocket-Version") == ["13"]
+
+
+async def test_a_handshake_in_http_1_0_opens_nothing(wire_server: TestNode) -> None:
+    response = await answer_to(wire_server, handshake(version="1.0"))
+    assert response.status in (400, 404, 426, 505)
+
+
+async def test_a_handshake_without_a_host_is_a_bad_request(wire_server: TestNode) -> None:
+    response = await answer_to(wire_server, handshake(headers=handshake_with(("Host", None))))
+    assert response.status == 400
+
+
+async def test_connection_may_be_said_in_two_headers(wire_server: TestNode) -> None:
+    for tokens in (("Upgrade", "keep-alive"), ("keep-alive", "Upgrade")):
+        headers = handshake_with(*(("Connection", token) for token in tokens))
+        async with raw_socket(wire_server.url, headers=headers) as wire:
+            await assert_open(wire)
+
+
+EARLY = {
+    "text": (encode(TEXT, ping("early", 200)), [], ["early"]),
+    "ping": (encode(PING, b"early"), [b"early"], []),
+    "ping and text": (encode(PING, b"early") + encode(TEXT, ping("early", 200)), [b"early"], ["early"]),
+    "fragments": (b"".join(fragments(ping("early", 200), 50)), [], ["early"]),
+}
+"""Frames, the pongs that are due for them, and the ids of messages that are."""
+
+
+@pytest.mark.parametrize(("early", "pongs", "ids"), EARLY.values(), ids=EARLY)
+@pytest.mark.parametrize("share", [0.0, 0.01, 0.5, 0.99, 1.0], ids="{:.0%} with it".format)
+async def test_frames_that_do_not_wait_for_the_handshake_are_answered_after_it(
+    wire_server: TestNode, early: bytes, pongs: list[bytes], ids: list[str], share: float
+) -> None:
+    """A client has to wait; who does not is not left without an answer, nor with one before the server's handshake."""
+    at = math.ceil(len(early) * share)
+    async with tcp(wire_server.url) as connection:
+        await connection.send_bytes(handshake() + early[:at])
+        await connection.send_bytes(early[at:])
+        assert (await connection.response()).status == 101
+        frames = [await connection.frame() for _ in range(1 + len(pongs) + len(ids))]
+        greeting, *answers = [frame.json() for frame in frames if frame.opcode == TEXT]
+        assert greeting["type"] == "connected"
+        assert [answer["id"] for answer in answers] == ids
+        assert [frame.payload for frame in frames if frame.opcode == PONG] == pongs
+        await assert_open(connection)
+
+
+async def test_tests_of_the_wire_speak_to_the_application_in_both_ways(
+    wire: RawSocket, wire_server: TestNode, request: pytest.FixtureRequest
+) -> None:
+    await assert_open(wire)
+    ways = {type(connection) for connection in wire_server.node.uvicorn.server_state.connections}
+    assert ways == {Wire if request.node.callspec.params["wire"] == "direct" else SocketProtocol}
+
+
+async def test_a_close_that_does_not_wait_for_the_handshake_is_answered_after_it(wire_server: TestNode) -> None:
+    async with tcp(wire_server.url) as connection:
+        await connection.send_bytes(handshake() + encode(CLOSE, close_with(1000)) + encode(PING))
+        assert (await connection.response()).status == 101
+        ending = await connection.ending()
+        assert (ending.code, [frame.opcode for frame in ending.before if frame.opcode != TEXT]) == (1000, [])
+    async with raw_socket(wire_server.url) as wire:
+        await assert_open(wire)

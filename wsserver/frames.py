@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 from websockets.frames import CloseCode, Frame, Opcode
 from websockets.frames import apply_mask as unmask  # type: ignore[attr-defined]  # in C where there is a build of it
-from websockets.protocol import OPEN, SERVER, Protocol
+from websockets.protocol import OPEN
+from websockets.server import ServerProtocol
 
 log = logging.getLogger("websockets.server")
 
@@ -81,11 +82,42 @@ def _header(size_bytes: int) -> bytes:
     return b"\x81\x7f" + size_bytes.to_bytes(8, "big")
 
 
+class FrameParser(ServerProtocol):
+    """`websockets`' own, but what stands between the fragments of a message is no part of it (RFC 6455, 5.4).
+
+    Its own would count a ping there up to the limit of the message, and take a close for an error.
+    """
+
+    _message_bytes: int | None = None
+    _frame_is_here = False
+
+    @property
+    def current_size(self) -> int | None:
+        """Bytes so far of the message in fragments; None without one, and for a control frame that begins.
+
+        It is asked for when the first byte of a frame has come, and when the frame is all here.
+        """
+        if not self._frame_is_here and self.reader.buffer and self.reader.buffer[0] & CONTROL:
+            return None
+        return self._message_bytes
+
+    @current_size.setter
+    def current_size(self, size_bytes: int | None) -> None:
+        self._message_bytes = size_bytes
+
+    def recv_frame(self, frame: Frame) -> None:
+        """Take a frame."""
+        self._frame_is_here = True
+        if frame.opcode is Opcode.CLOSE:
+            self._message_bytes = None
+        super().recv_frame(frame)
+        self._frame_is_here = False
+
+
 class FrameReader:
     """Reads what one client sends. `to_send` has what must go back for it: pongs, and the closing frame."""
 
     __slots__ = (
-        "_aside_bytes",
         "_fragments",
         "_left",
         "_max_message_bytes",
@@ -103,14 +135,18 @@ class FrameReader:
         self.ended = False
         """Whether nothing is read any more: the connection is to be closed once `to_send` is sent."""
         self._max_message_bytes = max_message_bytes
-        self._slow: Protocol | None = None
+        self._slow: FrameParser | None = None
         self._left = 0  # bytes of the frame at hand that `websockets` has yet to get
         self._fragments: _Fragments | None = None
-        self._aside_bytes: int | None = None  # of a message, while a control frame is at hand
         self._rest: bytearray | None = None  # of a frame that is not all here yet
         self._needed = 0  # bytes of it to go on with
         self.replies = b""
         """What `to_send` has."""
+
+    @property
+    def failed(self) -> bool:
+        """Whether it ended otherwise than by the client's close: more may be on its way."""
+        return self.ended and (self._slow is None or self._slow.close_rcvd is None)
 
     def feed(self, data: bytes) -> list[Event]:
         """What these bytes complete, in order."""
@@ -132,11 +168,8 @@ class FrameReader:
             slow.send_close(code, reason)
             self.closing = True
             rest, self._rest = self._rest or b"", None
-            if self._fragments is not None and rest and rest[0] & CONTROL:
-                self._set_message_aside()
             # What had come of a frame is for `websockets` too: it reads on to the client's answer.
             self._hand_over(bytes(rest), [])
-            self._take_message_up()
 
     def fail(self, code: int, reason: str) -> None:
         """Put a closing frame into `to_send`, unless there was one, and read nothing more."""
@@ -173,17 +206,12 @@ class FrameReader:
                     at += size
                     continue
                 self._left = len(data) - at if size == REFUSED else size
-                if self._fragments is not None and data[at] & CONTROL:
-                    self._set_message_aside()
             piece = data[at : at + self._left]
             at += len(piece)
             self._left -= len(piece)
             self._hand_over(piece, events)
-            if self._left == 0 and not self.closing:
-                if self._fragments is None:
-                    self._end_slow()
-                else:
-                    self._take_message_up()
+            if self._left == 0 and self._fragments is None and not self.closing:
+                self._end_slow()
 
     def _frame_size(self, data: bytes, at: int) -> int | None:
         """Bytes of the frame that begins here, with its header; REFUSED by that header, or None while it is not here.
@@ -222,9 +250,9 @@ class FrameReader:
 
     # What follows goes through `websockets`.
 
-    def _begin_slow(self) -> Protocol:
+    def _begin_slow(self) -> FrameParser:
         if self._slow is None:
-            self._slow = Protocol(SERVER, state=OPEN, max_size=self._max_message_bytes, logger=log)
+            self._slow = FrameParser(state=OPEN, max_size=self._max_message_bytes, logger=log)
         return self._slow
 
     def _end_slow(self) -> None:
@@ -232,18 +260,6 @@ class FrameReader:
             # Its parser is a generator that holds it: without this both would wait for the garbage collector.
             self._slow.parser.close()
             self._slow = None
-
-    def _set_message_aside(self) -> None:
-        """Let a control frame between fragments stand by itself (RFC 6455, 5.4), whole or not.
-
-        `websockets` counts what is in it as a part of the message, and takes a close there for an error.
-        """
-        slow = self._begin_slow()
-        self._aside_bytes, slow.current_size = slow.current_size, None
-
-    def _take_message_up(self) -> None:
-        if self._aside_bytes is not None and self._slow is not None:
-            self._slow.current_size, self._aside_bytes = self._aside_bytes, None
 
     def _hand_over(self, data: bytes, events: list[Event]) -> None:
         if self.ended:

@@ -6,6 +6,7 @@ import socket
 import time
 from collections.abc import AsyncIterator, Iterator
 from functools import partial
+from http import HTTPStatus
 from typing import Any, cast
 
 import uvicorn
@@ -14,6 +15,7 @@ from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIO
 
 from protocol.envelope import MAX_MESSAGE_BYTES
 from wsserver.connections import StartError
+from wsserver.frames import FrameParser
 from wsserver.http_protocol import HttpProtocol
 from wsserver.outbox import Outbox
 from wsserver.websocket import ABORT_EXTENSION
@@ -21,6 +23,10 @@ from wsserver.wire import DIRECT_EXTENSION, Cork, Receiver, Wire
 
 GRACEFUL_SHUTDOWN_S = 5
 """uvicorn's wait for connections that were told to close. A number, or it would wait for ever."""
+
+
+VERSION = "13"
+"""Of the WebSocket protocol: RFC 6455's."""
 
 
 class _HandedOver(asyncio.Transport):
@@ -42,14 +48,65 @@ class SocketProtocol(WebSocketsSansIOProtocol):
     def __init__(self, *arguments: Any, cork: Cork, **named: Any) -> None:
         super().__init__(*arguments, **named)
         self._cork = cork
+        self._early = b""
+        # The same object, which has begun to read: it only takes control frames otherwise.
+        self.conn.__class__ = FrameParser
+
+    def data_received(self, data: bytes) -> None:
+        """Read the handshake, and frames once it was answered: a pong before that would be no answer to it."""
+        if self.handshake_initiated and not self.handshake_complete:
+            self._early += data
+            self.transport.pause_reading()
+            return
+        super().data_received(data)
+        if not self.handshake_initiated and self.conn.handshake_exc is not None:
+            # Headers beyond measure: `websockets` has put its answer down, uvicorn would neither send it nor end.
+            self._end_handshake()
+
+    async def send(self, message: Any) -> None:
+        """Take an ASGI message; once it has answered the handshake, read what did not wait for that."""
+        await super().send(message)
+        if self._early and self.handshake_complete:
+            early, self._early = self._early, b""
+            if not self.transport.is_closing():
+                self.transport.resume_reading()
+                super().data_received(early)
 
     def handle_connect(self, event: Any) -> None:
+        versions = event.headers.get_all("Sec-WebSocket-Version")
+        if versions and versions != [VERSION]:
+            # RFC 6455, 4.4: who speaks another version is told ours.
+            response = self.conn.reject(HTTPStatus.UPGRADE_REQUIRED, f"WebSocket version {VERSION} is spoken here.\n")
+            response.headers["Upgrade"] = "websocket"
+            response.headers["Sec-WebSocket-Version"] = VERSION
+            self.conn.send_response(response)
+            self._end_handshake()
+            return
         super().handle_connect(event)
         scope = getattr(self, "scope", None)
         if scope is not None:
             # The application's task has the same dictionary, and begins in the next turn of the loop.
             scope["extensions"][ABORT_EXTENSION] = {"abort": self.transport.abort}
             scope["extensions"][DIRECT_EXTENSION] = {"attach": self._attach}
+
+    def _end_handshake(self) -> None:
+        self.handshake_initiated = self.handshake_complete = self.close_sent = True
+        self.transport.write(b"".join(self.conn.data_to_send()))
+        self.transport.close()
+
+    def handle_ping(self) -> None:
+        """Answer a ping. Who reads no pongs is not read either, until there is room."""
+        super().handle_ping()
+        if not self.writable.is_set() and not self.read_paused:
+            self.read_paused = True
+            self.transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        """There is room."""
+        super().resume_writing()
+        if self.read_paused and self.queue.empty():
+            self.read_paused = False
+            self.transport.resume_reading()
 
     def _attach(self, receiver: Receiver, outbox: Outbox) -> Wire | None:
         if not self._can_be_left():
@@ -77,6 +134,7 @@ class SocketProtocol(WebSocketsSansIOProtocol):
             and not (self.close_sent or self.disconnected or self.transport.is_closing())
             and self.queue.empty()
             and not self.conn.reader.buffer
+            and self.conn.current_size is None
         )
 
 

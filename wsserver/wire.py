@@ -24,6 +24,9 @@ PING_AFTER_S = 27.0
 PONG_WITHIN_S = 20.0
 """For the answer. A client that reads nothing for so long is frozen, or its network is gone."""
 
+LINGER_S = 2.0
+"""For what a client had on its way when it was refused: a message of megabytes, over a slow network."""
+
 ABNORMAL, INTERNAL_ERROR, SERVICE_RESTART = 1006, 1011, 1012
 """Close codes (RFC 6455, section 7.4.1, and IANA's registry)."""
 
@@ -84,6 +87,7 @@ class Wire(asyncio.Protocol):
         "_heard",
         "_heard_at",
         "_held_back",
+        "_lingers",
         "_outbox",
         "_paused",
         "_reader",
@@ -113,6 +117,7 @@ class Wire(asyncio.Protocol):
         self._corked = False
         self._paused = False
         self._held_back = False
+        self._lingers = False
         self._heard = False
         self._heard_at = now
         self._asked_at: float | None = None
@@ -215,10 +220,25 @@ class Wire(asyncio.Protocol):
 
     def _send_replies(self) -> None:
         """Send what the frames themselves ask for, and end the connection when nothing more is read of it."""
+        if self._lingers:
+            return
         self._transport.write(self._reader.to_send())
-        if self._reader.ended:
+        if self._reader.failed:
+            self._linger()
+        elif self._reader.ended:
             self._transport.close()
         elif self._paused and not self._held_back:
             # Pongs count nowhere: who asks for them and reads none would have them pile up here without end.
             self._held_back = True
             self._transport.pause_reading()
+
+    def _linger(self) -> None:
+        """End our side of TCP, and read on for a while without listening.
+
+        A client that is still sending what was refused would get RST for it, and with that, on some systems, lose the
+        closing frame that says why: it would come back and send it again.
+        """
+        if not self._transport.is_closing():
+            self._lingers = True
+            self._transport.write_eof()
+            asyncio.get_running_loop().call_later(LINGER_S, self.drop)
