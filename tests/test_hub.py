@@ -23,7 +23,7 @@ from tests.conftest import ModelNode
 from tests.standins.llm import rate
 from wsserver.feed import Feed, Follower
 from wsserver.heart import Heart
-from wsserver.hub import Hub, Run
+from wsserver.hub import Hub, Run, StoppedError
 from wsserver.outbox import Outbox
 from wsserver.ownership import Ownership
 from wsserver.telemetry import Metrics
@@ -122,6 +122,68 @@ async def test_words_held_back_after_a_frame_that_took_earlier_ones_along_leave_
             await asyncio.sleep(0.01)
     go_on.set()
     assert [frame.seq for frame in await watcher.all()] == [1, 2, 3, 4, 5]
+
+
+async def test_on_a_busy_node_a_maker_rests_and_what_it_says_then_goes_along(hub: Hub) -> None:
+    hub.roll_up.pace.look(elapsed_s=1.0, busy_s=1.0, late_s=1.0)
+    go_on = asyncio.Event()
+
+    async def make(run: Run) -> None:
+        assert run.text("first") is None
+        rest = run.text("second")
+        assert rest is not None
+        await rest
+        assert watcher.texts() == ["first"]
+        assert run.text("third") is None
+        await go_on.wait()
+
+    watcher = Watcher(start(hub, name(), make))
+    async with asyncio.timeout(PATIENCE_S):
+        while watcher.texts() != ["first", "secondthird"]:
+            await asyncio.sleep(0.01)
+    go_on.set()
+    assert [frame.seq for frame in await watcher.all()] == [1, 2, 3]
+
+
+async def test_a_maker_that_rests_goes_on_when_another_frame_takes_its_text_along(hub: Hub) -> None:
+    hub.roll_up.pace.look(elapsed_s=1.0, busy_s=1.0, late_s=1.0)
+
+    async def make(run: Run) -> None:
+        run.text("first")
+        rest = run.text("second")
+        assert rest is not None
+        run.publish(Status("generation", {}))
+        assert rest.done()
+        run.text("third")
+
+    watcher = Watcher(start(hub, name(), make))
+    await watcher.all()
+    assert watcher.texts() == ["first", "second", "third"]
+
+
+async def test_a_maker_that_rests_is_stopped_at_once_and_keeps_what_it_said(hub: Hub) -> None:
+    hub.roll_up.pace.look(elapsed_s=1.0, busy_s=1.0, late_s=1.0)
+    stopped = asyncio.Event()
+
+    async def make(run: Run) -> None:
+        try:
+            async with run.making():
+                run.text("first")
+                rest = run.text("second")
+                assert rest is not None
+                run.stop("cancelled")
+                await rest
+        except StoppedError as error:
+            assert error.stop == "cancelled"
+            stopped.set()
+        run.publish(Complete("firstsecond", None, "cancelled", None))
+
+    run = Run(hub, request_id=name(), user_id="wx_a", message_id=None)
+    hub.start(run, make)
+    watcher = Watcher(run)
+    await watcher.all()
+    assert stopped.is_set()
+    assert watcher.texts() == ["first", "second"]
 
 
 async def test_words_that_are_dropped_are_never_shown_and_later_ones_are(hub: Hub) -> None:

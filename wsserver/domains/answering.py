@@ -228,9 +228,11 @@ class Answering:
                 # Text first, and by itself: there are fifty of it a second, and one of each of the others.
                 if isinstance(event, TextDelta):
                     asked.text.append(event.text)
-                    run.text(event.text)
+                    rest = run.text(event.text)
                     if asked.watch is not None:
                         asked.watch.add(event.text)
+                    if rest is not None:
+                        await rest
                 elif isinstance(event, Finished):
                     finished = event
                 elif isinstance(event, Recommendations):
