@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from tests.bench.machine import cores, described, note, pin_this
-from tests.bench.parts import accept, ping, size, streams
+from tests.bench.parts import accept, ping, scale, size, streams
 from tests.bench.records import Plan, Result, keep
 
 
@@ -25,6 +25,7 @@ PARTS = {
     "streams": Part("Answers that stream", streams.measure, streams.render),
     "size": Part("Connections that say nothing", size.measure, size.render),
     "accept": Part("Taking a client in", accept.measure, accept.render),
+    "scale": Part("How cost grows", scale.measure, scale.render),
 }
 
 
