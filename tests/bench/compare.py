@@ -7,8 +7,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from tests.bench.machine import cores, described, note, pin_this
-from tests.bench.parts import accept, ping, size, streams
+from tests.bench.parts import accept, ping, profile, scale, size, streams
 from tests.bench.records import Plan, Result, keep
+from tests.bench.report import write
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +26,8 @@ PARTS = {
     "streams": Part("Answers that stream", streams.measure, streams.render),
     "size": Part("Connections that say nothing", size.measure, size.render),
     "accept": Part("Taking a client in", accept.measure, accept.render),
+    "scale": Part("How cost grows", scale.measure, scale.render),
+    "profile": Part("Where the time goes", profile.measure, profile.render),
 }
 
 
@@ -42,3 +45,6 @@ def compare(names: Sequence[str], *, quick: bool, keeps: bool) -> None:
         note(f"{name} took {time.monotonic() - began:.0f} s")
         if keeps:
             keep(measured)
+            write(
+                {name: part.title for name, part in PARTS.items()}, {name: part.render for name, part in PARTS.items()}
+            )

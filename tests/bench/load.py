@@ -16,6 +16,7 @@ from typing import Any
 import uvloop
 
 from tests.bench.knocks import Knocks
+from tests.bench.load_follow import Follows
 from tests.bench.load_sockets import Chats, Opening, Pings, Socket
 from tests.bench.machine import cpu_s, raise_file_limit
 
@@ -36,6 +37,7 @@ class Load:
             "close": self._close,
             "ping": self._ping,
             "chats": self._chats,
+            "follow": self._follow,
             "knock": self._knock,
         }
 
@@ -66,6 +68,13 @@ class Load:
         sockets = self._groups[command["group"]][: command.get("count")]
         chats = Chats(sockets, command["answer_s"], command["spread_s"], cancels=command["cancels"])
         return await measured(chats, command)
+
+    async def _follow(self, command: Command) -> Answer:
+        pairs = [
+            (self._groups[leaders], [self._groups[name] for name in following])
+            for leaders, following in command["groups"]
+        ]
+        return await measured(Follows(pairs, command["answer_s"]), command)
 
     async def _knock(self, command: Command) -> Answer:
         return await measured(Knocks(command), command)

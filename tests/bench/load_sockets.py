@@ -154,7 +154,7 @@ class Opening:
         async with asyncio.TaskGroup() as tasks:
             for _ in range(min(at_once, count)):
                 tasks.create_task(some())
-        return opened
+        return sorted(opened, key=lambda socket: socket.number)
 
     async def _one(self, number: int) -> Socket:
         _, listener = await ws_connect(

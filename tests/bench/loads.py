@@ -98,6 +98,18 @@ class Loads:
         counts = [share for _, share in self._shares(count)]
         return self._measure(command, server, seconds=seconds, warm_s=spread_s + 1.0, each={"count": counts})
 
+    def follow(
+        self,
+        groups: Sequence[tuple[str, Sequence[str]]],
+        servers: Sequence[Running],
+        *,
+        answer_s: float,
+        seconds: float,
+    ) -> Seen:
+        """Have the first group of each pair ask and the others follow, and measure when all have begun."""
+        command = {"do": "follow", "groups": groups, "answer_s": answer_s}
+        return self._measure(command, *servers, seconds=seconds, warm_s=2.0)
+
     def knock(self, server: Running, *, seconds: float, at_once: int, **command: Any) -> Seen:
         told = {"do": "knock", "port": server.port, "sources": SOURCES, **command}
         counts = [share for _, share in self._shares(at_once)]
@@ -112,8 +124,7 @@ class Loads:
     def _measure(
         self,
         command: dict[str, Any],
-        server: Running,
-        *,
+        *servers: Running,
         seconds: float,
         warm_s: float,
         each: Mapping[str, Sequence[Any]] | None = None,
@@ -124,7 +135,7 @@ class Loads:
                 **command,
                 **window,
                 **{key: values[number] for key, values in (each or {}).items()},
-                "pids": server.pids if number == 0 else [],
+                "pids": [pid for server in servers for pid in server.pids] if number == 0 else [],
             }
             for number in range(len(self._processes))
         ]
@@ -153,10 +164,11 @@ class Loads:
 
 
 def _seen(answers: Sequence[dict[str, Any]]) -> Seen:
-    sums = ("frames", "answers", "missing", "doubled", "errors", "gone", "wrong")
+    sums = ("frames", "answers", "missing", "doubled", "errors", "gone", "wrong", "followed")
     more: dict[str, Any] = {key: sum(answer[key] for answer in answers) for key in sums if key in answers[0]}
     if "first" in answers[0]:
         more["first"] = added(answer["first"] for answer in answers)
+    if "error" in answers[0]:
         more["error"] = next((answer["error"] for answer in answers if answer["error"]), "")
     return Seen(
         operations=sum(answer["operations"] for answer in answers),

@@ -89,6 +89,9 @@ KINDS = {
 }
 
 
+MODEL = Kind("a model's server", "tests.bench.model_server")
+
+
 @dataclass(slots=True)
 class Running:
     """A server that serves."""
@@ -183,6 +186,13 @@ def serving(
             yield running
         finally:
             _stop(process)
+
+
+@contextlib.contextmanager
+def model_serving() -> Iterator[tuple[str, int]]:
+    """A model's server on the load's cores: what LLM_BASE_URL shall be, and its process."""
+    with serving(MODEL, on=cores().others) as running:
+        yield f"http://127.0.0.1:{running.port}/v1", running.process.pid
 
 
 @contextlib.contextmanager

@@ -21,9 +21,11 @@ from tests.bench.records import (
     with_spread,
 )
 from tests.bench.scripted_model import RATE
-from tests.bench.servers import BARE, KINDS, OURS, Running, all_serving, services, serving
+from tests.bench.servers import BARE, KINDS, OURS, Running, all_serving, model_serving, services, serving
 
 EACH_PIECE = "CineWire, ROLL_UP_MS=0"
+OVER_HTTP = "CineWire, model over HTTP"
+HTTP_BEGIN = 100
 ANSWER_S = 10.0
 
 
@@ -31,7 +33,9 @@ def measure(plan: Plan) -> Result:
     """The cost of a piece, round after round, each over all servers; then the search for the most answers."""
     records: list[Record] = []
     names = (OURS, BARE, "aiohttp", "npm ws") if plan.quick else ALL
-    cases = {200: names} if plan.quick else {200: (OURS, EACH_PIECE, BARE), 1000: (*ALL, EACH_PIECE), 500: (OURS, BARE)}
+    cases: dict[int, Sequence[str]] = (
+        {200: names} if plan.quick else {200: (OURS, EACH_PIECE, BARE), 1000: (*ALL, EACH_PIECE), 500: (OURS, BARE)}
+    )
     with (
         services() as storage,
         loading() as loads,
@@ -42,11 +46,12 @@ def measure(plan: Plan) -> Result:
             for chats, wanted in cases.items():
                 note(f"streams: round {turn + 1} of {plan.rounds}, {chats} chats")
                 for server in (*servers, each_piece):
-                    if server.name in wanted or (plan.quick and server is each_piece):
+                    if server.name in wanted:
                         seen = chatting(loads, server, chats, 2.0 if plan.quick else 3.0)
                         records.append({"case": "cost", "server": server.name, "round": turn, **step_of(chats, seen)})
         searched = [server for server in servers if server.name in (OURS, BARE)]
-        records += search_most(loads, searched, plan, _begin_at(records))
+        records += search_most(loads, searched, plan, _begin_at(records), case="capacity")
+    records += _over_http(plan)
     return result("streams", plan, records, left_out)
 
 
@@ -68,7 +73,21 @@ def _begin_at(records: Sequence[Record]) -> dict[str, int]:
     return begin
 
 
-def search_most(loads: Loads, servers: Sequence[Running], plan: Plan, begin: dict[str, int]) -> list[Record]:
+def _over_http(plan: Plan) -> list[Record]:
+    """The same search with answers of a model's server, which this server asks as it asks any."""
+    with services() as storage, loading() as loads, model_serving() as (base_url, _):
+        settings = {
+            **{"LLM_BASE_URL": base_url, "LLM_MODEL": "scripted", "LLM_API_KEY": "none"},
+            **{"LLM_TITLES": "false", "ENRICHMENT_EXTRACTION": "false"},
+        }
+        with serving(KINDS[OURS], storage, name=OVER_HTTP, settings=settings) as server:
+            begin = {OVER_HTTP: HTTP_BEGIN}
+            return search_most(loads, [server], plan, begin, case="http")
+
+
+def search_most(
+    loads: Loads, servers: Sequence[Running], plan: Plan, begin: dict[str, int], *, case: str
+) -> list[Record]:
     """Step by step on each server in turn."""
     searches = {server.name: Search(begin[server.name], quick=plan.quick) for server in servers}
     records: list[Record] = []
@@ -80,7 +99,7 @@ def search_most(loads: Loads, servers: Sequence[Running], plan: Plan, begin: dic
             step = step_of(chats, seen)
             search.was(chats, fine=step["fine"])
             note(f"streams: {server.name} with {chats} chats: p99 {step['p99_ms']:.0f} ms, most so far {search.most}")
-            records.append({"case": "capacity", "server": server.name, "round": 0, **step})
+            records.append({"case": case, "server": server.name, "round": 0, **step})
     return records
 
 
@@ -95,7 +114,10 @@ def render(what: Result) -> str:
         f"The most answers of {RATE} pieces a second that one core holds, 99 of 100 pieces not older than"
         f" {LIMIT_MS:g} ms when the client has them:\n\n{capacity_table(what.where(case='capacity'))}"
     )
-    parts.append(f"The steps of that search:\n\n{steps_table(what.where(case='capacity'))}")
+    parts.append(f"And from a model's server over HTTP:\n\n{capacity_table(what.where(case='http'))}")
+    parts.append(
+        f"The steps of these searches:\n\n{steps_table([*what.where(case='capacity'), *what.where(case='http')])}"
+    )
     return "\n\n".join([*parts, left_out_lines(what)]).strip()
 
 
