@@ -26,7 +26,7 @@ class Gathering(Generic[Question, Answer]):
     def __init__(self, ask: Callable[[Sequence[Question]], Awaitable[Sequence[Answer | BaseException]]]) -> None:
         self._ask = ask
         self._waiting: deque[tuple[Question, asyncio.Future[Answer]]] = deque()
-        self._trips: set[asyncio.Task[None]] = set()
+        self._trips: set[asyncio.Task[None] | None] = set()
 
     @contextlib.asynccontextmanager
     async def open(self) -> AsyncIterator["Gathering[Question, Answer]"]:
@@ -36,7 +36,7 @@ class Gathering(Generic[Question, Answer]):
         finally:
             while self._waiting:
                 self._waiting.popleft()[1].cancel()
-            trips = tuple(self._trips)
+            trips = [trip for trip in self._trips if trip is not None]
             for trip in trips:
                 trip.cancel()
             await asyncio.gather(*trips, return_exceptions=True)
@@ -47,29 +47,34 @@ class Gathering(Generic[Question, Answer]):
         answer: asyncio.Future[Answer] = loop.create_future()
         self._waiting.append((question, answer))
         if len(self._trips) < TRIPS:
-            trip = loop.create_task(self._travel(), name="questions of many")
-            self._trips.add(trip)
-            trip.add_done_callback(self._trips.discard)
+            self._trips.add(loop.create_task(self._travel(), name="questions of many"))
         return await answer
 
     async def _travel(self) -> None:
-        while self._waiting:
-            together = [self._waiting.popleft() for _ in range(min(MAX_TOGETHER, len(self._waiting)))]
-            together = [(question, answer) for question, answer in together if not answer.done()]
-            answers: Sequence[Answer | BaseException] = []
-            try:
-                if together:
-                    answers = await self._ask([question for question, _ in together])
-            except Exception as error:
-                answers = [error] * len(together)
-            except asyncio.CancelledError:
-                for _, answer in together:
-                    answer.cancel()
-                raise
-            for (_, answer), answered in zip(together, answers, strict=True):
-                if answer.done():
-                    continue  # who asked was cancelled meanwhile
-                if isinstance(answered, BaseException):
-                    answer.set_exception(answered)
-                else:
-                    answer.set_result(answered)
+        try:
+            while self._waiting:
+                await self._trip()
+        finally:
+            # Not a turn later, by a callback: what was asked in between would wait for a trip that has ended.
+            self._trips.remove(asyncio.current_task())
+
+    async def _trip(self) -> None:
+        together = [self._waiting.popleft() for _ in range(min(MAX_TOGETHER, len(self._waiting)))]
+        together = [(question, answer) for question, answer in together if not answer.done()]
+        answers: Sequence[Answer | BaseException] = []
+        try:
+            if together:
+                answers = await self._ask([question for question, _ in together])
+        except Exception as error:
+            answers = [error] * len(together)
+        except asyncio.CancelledError:
+            for _, answer in together:
+                answer.cancel()
+            raise
+        for (_, answer), answered in zip(together, answers, strict=True):
+            if answer.done():
+                continue  # who asked was cancelled meanwhile
+            if isinstance(answered, BaseException):
+                answer.set_exception(answered)
+            else:
+                answer.set_result(answered)

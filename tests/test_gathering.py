@@ -50,6 +50,23 @@ async def test_what_is_asked_in_one_turn_and_during_trips_goes_together() -> Non
     assert max(len(taken) for taken in trips.taken) == MAX_TOGETHER
 
 
+async def test_what_is_asked_as_the_last_trips_end_is_answered_too() -> None:
+    trips = Trips()
+
+    async def ask_again() -> int:
+        return await gathering.ask(await gathering.ask(1))
+
+    async with asyncio.timeout(PATIENCE_S), Gathering(trips.ask).open() as gathering, asyncio.TaskGroup() as tasks:
+        again = tasks.create_task(ask_again())
+        await turns()
+        for number in range(1, TRIPS):
+            tasks.create_task(gathering.ask(number))
+            await turns()
+        assert len(trips.taken) == TRIPS
+        trips.gate.set()
+        assert await again == 4
+
+
 async def test_a_refused_question_harms_no_other_and_a_failed_trip_only_its_own() -> None:
     trips = Trips()
     trips.gate.set()

@@ -108,7 +108,7 @@ class WatchlistCapture:
         names = reading.mentions(films, credited).names
         marked, meant = _marked(reading.text, names)
         said: dict[int, Wish] = {}
-        for place, state in wishes(marked).items():
+        for place, state in (await asyncio.to_thread(wishes, marked)).items():
             film = meant[place]
             said[film.tmdb_id] = Wish(film.tmdb_id, film.title, state)
         return list(said.values())
