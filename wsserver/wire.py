@@ -170,7 +170,7 @@ class Wire(asyncio.Protocol):
                 self._code = INTERNAL_ERROR
                 self._reader.fail(INTERNAL_ERROR, "keepalive ping timeout")
                 self._send_replies()
-        elif now - self._heard_at > PING_AFTER_S and not self._reader.closing:
+        elif now - self._heard_at > PING_AFTER_S and not (self._reader.closing or self._transport.is_closing()):
             self._asked_at = now
             self._transport.write(PING_FRAME)
 
