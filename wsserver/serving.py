@@ -49,6 +49,7 @@ class SocketProtocol(WebSocketsSansIOProtocol):
         super().__init__(*arguments, **named)
         self._cork = cork
         self._early = b""
+        self._frames_begun = False
         # The same object, which has begun to read: it only takes control frames otherwise.
         self.conn.__class__ = FrameParser
 
@@ -58,6 +59,7 @@ class SocketProtocol(WebSocketsSansIOProtocol):
             self._early += data
             self.transport.pause_reading()
             return
+        self._frames_begun = self.handshake_complete
         super().data_received(data)
         if not self.handshake_initiated and self.conn.handshake_exc is not None:
             # Headers beyond measure: `websockets` has put its answer down, uvicorn would neither send it nor end.
@@ -70,6 +72,7 @@ class SocketProtocol(WebSocketsSansIOProtocol):
             early, self._early = self._early, b""
             if not self.transport.is_closing():
                 self.transport.resume_reading()
+                self._frames_begun = True
                 super().data_received(early)
 
     def handle_connect(self, event: Any) -> None:
@@ -128,13 +131,12 @@ class SocketProtocol(WebSocketsSansIOProtocol):
         )
 
     def _can_be_left(self) -> bool:
-        """Whether the handshake is all that there was: more that a client sent before its end is in this parser."""
+        """Whether the handshake is all that there was: more that a client sent has begun to be read here."""
         return (
             self.handshake_complete
             and not (self.close_sent or self.disconnected or self.transport.is_closing())
             and self.queue.empty()
-            and not self.conn.reader.buffer
-            and self.conn.current_size is None
+            and not self._frames_begun
         )
 
 
