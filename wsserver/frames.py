@@ -130,6 +130,7 @@ class FrameReader:
     )
 
     def __init__(self, max_message_bytes: int) -> None:
+        """A limit below 125 bytes, which control frames may have, would not hold."""
         self.closing = False
         """Whether a closing frame was sent, or one came: no message is read any more."""
         self.ended = False
