@@ -11,6 +11,7 @@ from tests.on_the_wire import assert_open, assert_refused, fragments, ping
 from tests.raw_socket import (
     ACCEPT,
     CLOSE,
+    HANDSHAKE,
     KEY,
     PING,
     PONG,
@@ -285,6 +286,27 @@ async def test_tests_of_the_wire_speak_to_the_application_in_both_ways(
         # Those of the tests before end too.
         while {type(connection) for connection in wire_server.node.uvicorn.server_state.connections} != {way}:
             await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize(
+    ("path", "headers"),
+    [("/nothing", HANDSHAKE), ("/ws", handshake_with(("Origin", "https://evil.example")))],
+    ids=["unknown path", "page from elsewhere"],
+)
+async def test_frames_behind_a_handshake_that_is_refused_are_not_read(
+    wire_server: TestNode, path: str, headers: Headers
+) -> None:
+    async with tcp(wire_server.url) as connection:
+        await connection.send_bytes(handshake(path, headers) + encode(PING, b"early") + encode(TEXT, ping("early")))
+        assert (await connection.response()).status in (403, 404)
+        assert b"early" not in await connection.rest()
+
+
+async def test_a_handshake_with_a_body_is_a_bad_request(wire_server: TestNode) -> None:
+    async with tcp(wire_server.url) as connection:
+        await connection.send_bytes(handshake(headers=handshake_with(("Content-Length", "5"))) + b"hello")
+        assert (await connection.response()).status == 400
+        await connection.rest()
 
 
 async def test_a_close_that_does_not_wait_for_the_handshake_is_answered_after_it(wire_server: TestNode) -> None:

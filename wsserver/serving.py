@@ -62,7 +62,7 @@ class SocketProtocol(WebSocketsSansIOProtocol):
         self._frames_begun = self.handshake_complete
         super().data_received(data)
         if not self.handshake_initiated and self.conn.handshake_exc is not None:
-            # Headers beyond measure: `websockets` has put its answer down, uvicorn would neither send it nor end.
+            # Headers beyond measure, or a body: uvicorn would neither send what `websockets` has to say to it, nor end.
             self._end_handshake()
 
     async def send(self, message: Any) -> None:
@@ -94,7 +94,8 @@ class SocketProtocol(WebSocketsSansIOProtocol):
 
     def _end_handshake(self) -> None:
         self.handshake_initiated = self.handshake_complete = self.close_sent = True
-        self.transport.write(b"".join(self.conn.data_to_send()))
+        no_request = self.conn.reject(HTTPStatus.BAD_REQUEST, "No handshake of a WebSocket.\n")
+        self.transport.write(b"".join(self.conn.data_to_send()) or no_request.serialize())
         self.transport.close()
 
     def handle_ping(self) -> None:
