@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, Literal
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import asyncpg
 
@@ -23,7 +23,16 @@ from protocol.errors import (
     TOO_MANY_RUNS,
     OperationError,
 )
-from storage.branches import Question, Revision, find_question, revise, store_question, take_the_place, withhold
+from storage.branches import (
+    QUESTION,
+    Question,
+    Revision,
+    find_question,
+    revise,
+    store_question,
+    take_the_place,
+    withhold,
+)
 from storage.chat import MESSAGE_COLUMNS, Place, message_of
 from storage.postgres import Connection, Postgres, Record
 from storage.users import REFUSED_FOR, WAS_ERASED, hold_user
@@ -145,35 +154,38 @@ class RunTable:
                     raise OperationError(CONVERSATION_NOT_FOUND)
                 await _make_conversation(connection, conversation_id, user_id)
             state = _room(found, enqueue=enqueue)
-            place = None
+            place, stores = None, revision is None and conversation_id is not None and state == "running"
             if revision is not None:
                 place = await revise(connection, user_id, request_id, question, revision)
-            elif conversation_id is not None and state == "running":
-                place = await store_question(connection, conversation_id, request_id, question)
             row = await connection.fetchrow(
                 f"""
-                WITH first AS (
-                    UPDATE chat.users SET first_answer = $1
-                    WHERE id = $2 AND kind = 'guest' AND first_answer IS NULL AND $5::uuid IS NOT NULL
+                WITH {QUESTION},
+                first AS (
+                    UPDATE chat.users SET first_answer = $4
+                    WHERE id = $5 AND kind = 'guest' AND first_answer IS NULL AND $2 IS NOT NULL
                     RETURNING nonce
                 )
                 INSERT INTO chat.runs (
-                    request_id, user_id, session_id, client_id, conversation_id, request, position, previous,
-                    state, node
+                    request_id, user_id, session_id, client_id, conversation_id, request, state, node,
+                    position, previous
                 )
-                VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
+                SELECT $4, $5, $6, $7, $2, $8, $9, $10, coalesce($11, question.position),
+                    coalesce($12, question.previous)
+                FROM (SELECT) AS always LEFT JOIN question ON true
                 RETURNING {_COLUMNS}, (SELECT nonce FROM first)
                 """,
+                uuid4() if stores else None,
+                conversation_id,
+                question,
                 request_id,
                 user_id,
                 session_id,
                 client_id,
-                conversation_id,
                 request,
-                place and place.position,
-                place and place.previous,
                 state,
                 node,
+                place and place.position,
+                place and place.previous,
             )
         return _run(row), True
 
