@@ -137,23 +137,27 @@ async def withhold(connection: Connection, conversation_id: UUID | None, positio
     )
 
 
+QUESTION = """touched AS (
+    UPDATE chat.conversations SET updated_at = clock_timestamp() WHERE id = $2 AND $1::uuid IS NOT NULL
+),
+newest AS (
+    SELECT id, position FROM chat.messages WHERE conversation_id = $2 AND chosen ORDER BY position DESC LIMIT 1
+),
+question AS (
+    INSERT INTO chat.messages (id, conversation_id, role, content, request_id, parent_id)
+    SELECT $1::uuid, $2, 'user', $3, $4, (SELECT id FROM newest) WHERE $1::uuid IS NOT NULL
+    RETURNING position, (SELECT position FROM newest) AS previous
+)"""
+"""For the WITH of a statement: `question` is where a question stands that is stored at the end of the chosen branch.
+
+$1 is its id, $2 the conversation, $3 what is asked, $4 the run's id. Without $1 nothing is stored, and there is none.
+"""
+
+
 async def store_question(connection: Connection, conversation_id: UUID, request_id: str, question: str) -> Place:
     """Store a question at the end of the chosen branch: where it stands."""
     row = await connection.fetchrow(
-        """
-        WITH touched AS (UPDATE chat.conversations SET updated_at = clock_timestamp() WHERE id = $2),
-        newest AS (
-            SELECT id, position FROM chat.messages WHERE conversation_id = $2 AND chosen
-            ORDER BY position DESC LIMIT 1
-        )
-        INSERT INTO chat.messages (id, conversation_id, role, content, request_id, parent_id)
-        VALUES ($1, $2, 'user', $3, $4, (SELECT id FROM newest))
-        RETURNING position, (SELECT position FROM newest) AS previous
-        """,
-        uuid4(),
-        conversation_id,
-        question,
-        request_id,
+        f"WITH {QUESTION} SELECT position, previous FROM question", uuid4(), conversation_id, question, request_id
     )
     assert row is not None  # noqa: S101 (an insert gives a row)
     return Place(row["position"], row["previous"])

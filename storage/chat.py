@@ -179,7 +179,9 @@ class Conversations:
 
     async def _hot(self, conversation_id: UUID) -> list[PastMessage]:
         try:
-            entries = await self._redis.eval(RECALL, 1, HISTORY(str(conversation_id)))
+            (entries,) = await self._redis.together(
+                lambda pipeline: pipeline.eval(RECALL, 1, HISTORY(str(conversation_id)))
+            )
         except (RedisError, OSError) as error:
             if not is_outage(error):
                 raise
@@ -192,9 +194,11 @@ class Conversations:
     async def _write_hot(self, conversation_id: UUID, messages: list[PastMessage], *, anew: bool) -> None:
         key = HISTORY(str(conversation_id))
         try:
-            entries = (part for message in messages for part in (len(message.content), _hot_entry(message)))
+            entries = [part for message in messages for part in (len(message.content), _hot_entry(message))]
             bounds = (HISTORY_MESSAGES, self._characters, HISTORY.ttl_s)
-            await self._redis.eval(REMEMBER, 1, key, "1" if anew else "0", *map(str, bounds), *entries)
+            await self._redis.together(
+                lambda pipeline: pipeline.eval(REMEMBER, 1, key, "1" if anew else "0", *map(str, bounds), *entries)
+            )
         except (RedisError, OSError) as error:
             if not is_outage(error):
                 raise

@@ -205,15 +205,17 @@ class UserSockets:
 
         A seat that has its `since_us` keeps its age, also when Redis has forgotten it.
         """
-        now = time.monotonic()
-        async with reachable():
-            pipeline = self._redis.pipeline(transaction=False)
+
+        def ask(pipeline: Any) -> None:
+            now = time.monotonic()
             for seat in seats:
                 since = "" if seat.since_us is None else seat.since_us
                 waited_us = int((now - seat.taken_at) * 1_000_000)
-                arguments: Any = (seat.id, node, since, self._limit, USER_SOCKETS.ttl_s, waited_us)
+                arguments = (seat.id, node, since, self._limit, USER_SOCKETS.ttl_s, waited_us)
                 pipeline.eval(_ENTER, 1, USER_SOCKETS(seat.user_id), *arguments)
-            answers: list[list[bytes]] = await pipeline.execute()
+
+        async with reachable():
+            answers: list[list[bytes]] = await self._redis.together(ask)
         replaced: dict[str, list[str]] = {}
         for seat, (since_us, *losers) in zip(seats, answers, strict=True):
             seat.since_us = int(since_us)
@@ -223,11 +225,13 @@ class UserSockets:
 
     async def leave(self, seats: Sequence[Seat]) -> None:
         """Give seats back. One that is not taken is fine."""
-        async with reachable():
-            pipeline = self._redis.pipeline(transaction=False)
+
+        def ask(pipeline: Any) -> None:
             for seat in seats:
                 pipeline.hdel(USER_SOCKETS(seat.user_id), seat.id)
-            await pipeline.execute()
+
+        async with reachable():
+            await self._redis.together(ask)
 
     async def tell(self, replaced: Mapping[str, Sequence[str]]) -> None:
         """Leave word for other nodes which of their sockets lost their seats."""

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, Literal
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import asyncpg
 
@@ -17,15 +17,25 @@ from protocol.conversations import Conversation
 from protocol.errors import (
     CONVERSATION_BUSY,
     CONVERSATION_NOT_FOUND,
+    LOGIN_REQUIRED,
     QUEUE_FULL,
     RUN_NOT_FOUND,
     TOO_MANY_RUNS,
     OperationError,
 )
-from storage.branches import Question, Revision, find_question, revise, store_question, take_the_place, withhold
+from storage.branches import (
+    QUESTION,
+    Question,
+    Revision,
+    find_question,
+    revise,
+    store_question,
+    take_the_place,
+    withhold,
+)
 from storage.chat import MESSAGE_COLUMNS, Place, message_of
 from storage.postgres import Connection, Postgres, Record
-from storage.users import hold_present_user
+from storage.users import REFUSED_FOR, WAS_ERASED, hold_user
 
 MAX_RUNS_OF_USER = 3
 """Answers that one user has made at once: a person reads one, and has two more devices."""
@@ -131,41 +141,51 @@ class RunTable:
         """
         async with self._postgres.transaction() as connection:
             # One at a time for each user: the checks below and the row that they are for are then one step.
-            await hold_present_user(connection, user_id)
-            if client_id is not None and (existing := await _resent(connection, user_id, client_id)) is not None:
-                return existing, False
-            if conversation_id is not None:
-                await _check_conversation(connection, conversation_id, user_id, create=create_conversation)
-            state = await _room(connection, user_id, conversation_id, enqueue=enqueue)
-            place = None
+            await hold_user(connection, user_id)
+            found = await _situation(connection, user_id, client_id, conversation_id)
+            if found["erased"]:
+                raise OperationError(LOGIN_REQUIRED)
+            if found["request_id"] is not None:
+                if not found["outdated"]:
+                    return _run(found), False
+                await _give_back(connection, user_id, client_id)
+            if conversation_id is not None and not found["theirs"]:
+                if found["there"] or not create_conversation:
+                    raise OperationError(CONVERSATION_NOT_FOUND)
+                await _make_conversation(connection, conversation_id, user_id)
+            state = _room(found, enqueue=enqueue)
+            place, stores = None, revision is None and conversation_id is not None and state == "running"
             if revision is not None:
                 place = await revise(connection, user_id, request_id, question, revision)
-            elif conversation_id is not None and state == "running":
-                place = await store_question(connection, conversation_id, request_id, question)
             row = await connection.fetchrow(
                 f"""
-                WITH first AS (
-                    UPDATE chat.users SET first_answer = $1
-                    WHERE id = $2 AND kind = 'guest' AND first_answer IS NULL AND $5::uuid IS NOT NULL
+                WITH {QUESTION},
+                first AS (
+                    UPDATE chat.users SET first_answer = $4
+                    WHERE id = $5 AND kind = 'guest' AND first_answer IS NULL AND $2 IS NOT NULL
                     RETURNING nonce
                 )
                 INSERT INTO chat.runs (
-                    request_id, user_id, session_id, client_id, conversation_id, request, position, previous,
-                    state, node
+                    request_id, user_id, session_id, client_id, conversation_id, request, state, node,
+                    position, previous
                 )
-                VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
+                SELECT $4, $5, $6, $7, $2, $8, $9, $10, coalesce($11, question.position),
+                    coalesce($12, question.previous)
+                FROM (SELECT) AS always LEFT JOIN question ON true
                 RETURNING {_COLUMNS}, (SELECT nonce FROM first)
                 """,
+                uuid4() if stores else None,
+                conversation_id,
+                question,
                 request_id,
                 user_id,
                 session_id,
                 client_id,
-                conversation_id,
                 request,
-                place and place.position,
-                place and place.previous,
                 state,
                 node,
+                place and place.position,
+                place and place.previous,
             )
         return _run(row), True
 
@@ -462,76 +482,81 @@ class RunTable:
             await connection.execute("DELETE FROM chat.nodes WHERE id = $1", node)
 
 
-async def _resent(connection: Connection, user_id: str, client_id: str) -> RunRow | None:
-    """The run that this message began within the window; an older or deleted one gives its id back."""
-    await connection.execute(
-        """
-        UPDATE chat.runs SET client_id = NULL
-        WHERE user_id = $1 AND client_id = $2 AND (
-            created_at < now() - $3::interval
-            OR conversation_id IN (
+async def _situation(
+    connection: Connection, user_id: str, client_id: str | None, conversation_id: UUID | None
+) -> Record:
+    """All that decides whether a run may begin, in one round trip.
+
+    The run that was begun under the same `client_id`, `outdated` when that is too long ago or its conversation was
+    deleted; whether the conversation is there and `theirs`; how many runs are open, and whether the user is erased.
+    """
+    row = await connection.fetchrow(
+        f"""
+        SELECT sent.*, opened.*, conversations.id IS NOT NULL AS there,
+            coalesce(conversations.user_id = $1 AND conversations.deleted_at IS NULL, false) AS theirs,
+            (SELECT nonce FROM chat.users WHERE users.id = $1 AND first_answer = sent.request_id) AS nonce,
+            {WAS_ERASED} AS erased
+        FROM (
+            SELECT count(*) FILTER (WHERE state = 'running') AS running,
+                   count(*) FILTER (WHERE state = 'running' AND conversation_id = $3) AS running_here,
+                   count(*) FILTER (WHERE state = 'queued' AND conversation_id = $3) AS queued_here
+            FROM chat.runs WHERE user_id = $1 AND state IN ('queued', 'running')
+        ) AS opened
+        LEFT JOIN (
+            SELECT {_COLUMNS}, created_at < now() - $5::interval OR conversation_id IN (
                 SELECT id FROM chat.conversations WHERE user_id = $1 AND deleted_at IS NOT NULL
-            )
-        )
+            ) AS outdated
+            FROM chat.runs WHERE user_id = $1 AND client_id = $4
+        ) AS sent ON true
+        LEFT JOIN chat.conversations ON conversations.id = $3
         """,
         user_id,
+        REFUSED_FOR,
+        conversation_id,
         client_id,
         RESEND_WINDOW,
     )
-    row = await connection.fetchrow(
-        f"""
-        SELECT {_COLUMNS}, (SELECT nonce FROM chat.users WHERE users.id = $1 AND first_answer = request_id)
-        FROM chat.runs WHERE user_id = $1 AND client_id = $2
-        """,
-        user_id,
-        client_id,
+    assert row is not None  # noqa: S101 (an aggregate gives a row)
+    return row
+
+
+async def _give_back(connection: Connection, user_id: str, client_id: str | None) -> None:
+    """Take a message's id from the run that it began long ago."""
+    await connection.execute(
+        "UPDATE chat.runs SET client_id = NULL WHERE user_id = $1 AND client_id = $2", user_id, client_id
     )
-    return None if row is None else _run(row)
 
 
-async def _check_conversation(connection: Connection, conversation_id: UUID, user_id: str, *, create: bool) -> None:
-    if create:
-        await connection.execute(
-            """
-            WITH made AS (
-                INSERT INTO chat.conversations (id, user_id) VALUES ($1, $2) ON CONFLICT (id) DO NOTHING
-                RETURNING user_id
-            )
+async def _make_conversation(connection: Connection, conversation_id: UUID, user_id: str) -> None:
+    """Raises CONVERSATION_NOT_FOUND when somebody has just made one of that id."""
+    made = await connection.fetchval(
+        """
+        WITH made AS (
+            INSERT INTO chat.conversations (id, user_id) VALUES ($1, $2) ON CONFLICT (id) DO NOTHING
+            RETURNING user_id
+        ),
+        maker AS (
             INSERT INTO chat.users AS known (id) SELECT user_id FROM made
             ON CONFLICT (id) DO UPDATE SET erased_at = NULL WHERE known.erased_at IS NOT NULL
-            """,
-            conversation_id,
-            user_id,
         )
-    owner = await connection.fetchval(
-        "SELECT user_id FROM chat.conversations WHERE id = $1 AND deleted_at IS NULL", conversation_id
+        SELECT true FROM made
+        """,
+        conversation_id,
+        user_id,
     )
-    if owner != user_id:
+    if not made:
         raise OperationError(CONVERSATION_NOT_FOUND)
 
 
-async def _room(
-    connection: Connection, user_id: str, conversation_id: UUID | None, *, enqueue: bool
-) -> Literal["running", "queued"]:
+def _room(found: Record, *, enqueue: bool) -> Literal["running", "queued"]:
     """Whether a new run of the user may go at once or has to wait. Raises when it may do neither."""
-    row = await connection.fetchrow(
-        """
-        SELECT count(*) FILTER (WHERE state = 'running') AS running,
-               count(*) FILTER (WHERE state = 'running' AND conversation_id = $2) AS running_here,
-               count(*) FILTER (WHERE state = 'queued' AND conversation_id = $2) AS queued_here
-        FROM chat.runs WHERE user_id = $1 AND state IN ('queued', 'running')
-        """,
-        user_id,
-        conversation_id,
-    )
-    assert row is not None  # noqa: S101 (an aggregate gives a row)
-    if row["running_here"] or row["queued_here"]:
+    if found["running_here"] or found["queued_here"]:
         if not enqueue:
             raise OperationError(CONVERSATION_BUSY, retry_after_ms=1000)
-        if row["queued_here"] >= MAX_QUEUED:
+        if found["queued_here"] >= MAX_QUEUED:
             raise OperationError(QUEUE_FULL, retry_after_ms=1000)
         return "queued"
-    if row["running"] >= MAX_RUNS_OF_USER:
+    if found["running"] >= MAX_RUNS_OF_USER:
         raise OperationError(TOO_MANY_RUNS, retry_after_ms=1000)
     return "running"
 

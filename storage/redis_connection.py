@@ -7,8 +7,10 @@ sending ends, and a task that was to stop goes on; and it makes a task of every 
 """
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+import functools
+import hashlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, TypeAlias
 
 import redis.asyncio
 from redis.asyncio.client import Pipeline
@@ -21,6 +23,7 @@ from redis.asyncio.connection import (
 )
 from redis.asyncio.sentinel import SentinelManagedConnection, SentinelManagedSSLConnection
 from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import NoScriptError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from storage.gathering import Gathering
@@ -109,6 +112,10 @@ class Pool(BlockingConnectionPool):
         return PoolUse(len(self._in_use_connections), len(self._available_connections), self._asking)
 
 
+_Command: TypeAlias = tuple[tuple[Any, ...], Mapping[str, Any]]
+"""As a pipeline of redis-py keeps it: the command with its arguments, and what is known about its answer."""
+
+
 class Client(redis.asyncio.Redis):
     """The client of one server, or of the present master."""
 
@@ -129,9 +136,37 @@ class Client(redis.asyncio.Redis):
         for fill in questions:
             fill(pipeline)
             ends.append(len(pipeline))
-        results = await pipeline.execute(raise_on_error=False)
+        results = await self._carry_out(pipeline.command_stack)
         answers = (results[start:end] for start, end in zip((0, *ends), ends, strict=False))
         return [_or_error(answer) for answer in answers]
+
+    async def _carry_out(self, commands: Sequence[_Command]) -> list[Any]:
+        """The commands' results, some of which may be errors. A script's text is sent only where it is not known."""
+        results = await self._send([_by_hash(command) for command in commands])
+        unknown = [at for at, result in enumerate(results) if isinstance(result, NoScriptError)]
+        if unknown:
+            # A server that was started anew, or another one: it has done nothing of these yet.
+            for at, result in zip(unknown, await self._send([commands[at] for at in unknown]), strict=True):
+                results[at] = result
+        return results
+
+    async def _send(self, commands: Sequence[_Command]) -> list[Any]:
+        pipeline: Pipeline = self.pipeline(transaction=False)
+        pipeline.command_stack = list(commands)
+        results: list[Any] = await pipeline.execute(raise_on_error=False)
+        return results
+
+
+def _by_hash(command: _Command) -> _Command:
+    (name, *arguments), options = command
+    if name != "EVAL":
+        return command
+    return ("EVALSHA", _hash(arguments[0]), *arguments[1:]), options
+
+
+@functools.cache
+def _hash(script: str) -> str:
+    return hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest()
 
 
 def _or_error(answer: list[Any]) -> list[Any] | BaseException:

@@ -21,6 +21,10 @@ KEEP_ERASED = timedelta(hours=1)
 """How long is known that an account was deleted."""
 
 
+WAS_ERASED = "EXISTS (SELECT FROM chat.users WHERE id = $1 AND erased_at > clock_timestamp() - $2::interval)"
+"""Whether the user $1 has deleted the account less than $2 ago, which is REFUSED_FOR, and not logged in since."""
+
+
 async def hold_user(connection: Connection, user_id: str) -> None:
     """Until the transaction ends, nobody else begins a run of the user or changes which conversations there are."""
     await connection.execute("SELECT pg_advisory_xact_lock(hashtextextended($1, 0))", user_id)
@@ -28,11 +32,7 @@ async def hold_user(connection: Connection, user_id: str) -> None:
 
 async def was_erased(connection: Connection, user_id: str) -> bool:
     """Whether the user, whom the transaction holds, has deleted the account and not logged in since."""
-    erased: bool = await connection.fetchval(
-        "SELECT EXISTS (SELECT FROM chat.users WHERE id = $1 AND erased_at > clock_timestamp() - $2::interval)",
-        user_id,
-        REFUSED_FOR,
-    )
+    erased: bool = await connection.fetchval(f"SELECT {WAS_ERASED}", user_id, REFUSED_FOR)
     return erased
 
 

@@ -1,13 +1,14 @@
 """Questions of many in one round trip: each gets its own answer, and nobody's failure or cancellation is another's."""
 
 import asyncio
+import hashlib
 from collections.abc import Sequence
 
 import pytest
 from redis.exceptions import ResponseError
 
 from protocol.errors import STORAGE_UNAVAILABLE, OperationError
-from storage.accounts import Sessions
+from storage.accounts import CREATE, NOTE, Sessions, StoredSession
 from storage.gathering import MAX_TOGETHER, TRIPS, Gathering
 from storage.redis import Redis, open_redis
 from tests.clients import PATIENCE_S
@@ -106,6 +107,18 @@ async def test_a_command_that_redis_refuses_harms_no_other_callers(redis: Redis)
         with pytest.raises(ResponseError, match="WRONGTYPE"):
             await redis.together(lambda pipeline: pipeline.hgetall("not a hash"))
     assert right.result() == [b"1", 60]
+
+
+async def test_a_server_that_has_forgotten_the_scripts_is_told_them_again(redis: Redis) -> None:
+    sessions = Sessions(redis)
+    for name in ("before", "after"):
+        await redis.script_flush()
+        await asyncio.gather(
+            *(sessions.create(StoredSession(f"{name}-{number}", "u", "o", None, b""), 60) for number in range(3))
+        )
+        assert await sessions.gone([f"{name}-{number}" for number in range(3)]) == []
+        # It knows them by now, and is not told.
+        assert all(await redis.script_exists(*(hashlib.sha1(text.encode()).hexdigest() for text in (NOTE, CREATE))))
 
 
 async def test_while_redis_is_away_every_caller_hears_so() -> None:

@@ -21,6 +21,8 @@ import jwt
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+from jwt.algorithms import HMACAlgorithm
+from pydantic_core import to_json
 
 from protocol.accounts import Authenticated, Caller, LoggedIn
 from protocol.errors import (
@@ -55,6 +57,17 @@ class CodeExchange(Protocol):
     async def code_to_session(self, code: str) -> WeChatLogin: ...
 
 
+class _KnownKey(HMACAlgorithm):
+    """HS256 with a secret that PyJWT has looked at once. It would for each token, four times as long as it signs."""
+
+    def __init__(self, secret: bytes) -> None:
+        super().__init__(hashlib.sha256)
+        self._checked = super().prepare_key(secret)
+
+    def prepare_key(self, key: str | bytes) -> bytes:
+        return self._checked
+
+
 class Authenticator:
     """Turns codes, tokens and guests' claims into callers."""
 
@@ -72,6 +85,8 @@ class Authenticator:
         self._exchange = exchange
         self._appid = appid
         self._secret = secret.encode()
+        self._signer = jwt.PyJWS(algorithms=[])
+        self._signer.register_algorithm(ALGORITHM, _KnownKey(self._secret))
         self._seal = AESGCM(_derive(self._secret, b"cinewire session_key"))
         self._token_ttl_s = token_ttl_s
         self._guests_allowed = guests_allowed
@@ -184,20 +199,16 @@ class Authenticator:
     def _issue(self, session: StoredSession) -> tuple[Caller, str]:
         now = int(time.time())
         expires_at = now + self._token_ttl_s
-        token = jwt.encode(
-            {
-                "iss": ISSUER,
-                "aud": AUDIENCE,
-                "sub": session.user_id,
-                "sid": session.session_id,
-                "jti": secrets.token_urlsafe(12),
-                "iat": now,
-                "exp": expires_at,
-            },
-            self._secret,
-            ALGORITHM,
-        )
-        return _caller(session, float(expires_at)), token
+        claims = {
+            "iss": ISSUER,
+            "aud": AUDIENCE,
+            "sub": session.user_id,
+            "sid": session.session_id,
+            "jti": secrets.token_urlsafe(12),
+            "iat": now,
+            "exp": expires_at,
+        }
+        return _caller(session, float(expires_at)), self._signer.encode(to_json(claims), self._secret, ALGORITHM)
 
     def _verify(self, token: str) -> dict[str, Any]:
         try:

@@ -6,9 +6,9 @@ is simply asked again. While Redis is away nobody is closed.
 
 import asyncio
 import contextlib
+import math
 import secrets
 import time
-from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 import structlog
@@ -46,12 +46,28 @@ End = Callable[[], None]
 """Ends what belongs to a session or sits on a seat. At once, never raises, and twice is fine."""
 
 
+class _Hold:
+    """What is ended with a session. Called, it lets go. An object of its own is a fifth of what a closure takes."""
+
+    __slots__ = ("_held", "_session_id", "end")
+
+    def __init__(self, held: "dict[str, tuple[_Hold, ...]]", session_id: str, end: End) -> None:
+        self._held = held
+        self._session_id = session_id
+        self.end = end
+        held[session_id] = (*held.get(session_id, ()), self)
+
+    def __call__(self) -> None:
+        if left := tuple(one for one in self._held.pop(self._session_id, ()) if one is not self):
+            self._held[self._session_id] = left
+
+
 class SessionWatch:
     """Ends what belongs to a login session, socket or stream, when that session is over, wherever it was ended."""
 
     def __init__(self, sessions: Sessions) -> None:
         self._sessions = sessions
-        self._held: defaultdict[str, dict[object, End]] = defaultdict(dict)
+        self._held: dict[str, tuple[_Hold, ...]] = {}
 
     @contextlib.asynccontextmanager
     async def open(self) -> AsyncIterator["SessionWatch"]:
@@ -63,27 +79,34 @@ class SessionWatch:
 
     def hold(self, session_id: str, end: End) -> Callable[[], None]:
         """Have `end` called when the session is over. Gives the way to let go."""
-        key = object()
-        self._held[session_id][key] = end
-
-        def let_go() -> None:
-            if (held := self._held.get(session_id)) is not None:
-                held.pop(key, None)
-                if not held:
-                    del self._held[session_id]
-
-        return let_go
+        return _Hold(self._held, session_id, end)
 
     def end(self, session_id: str) -> None:
         """The session is over: end what belongs to it on this node."""
-        for end in tuple(self._held.get(session_id, {}).values()):
-            end()
+        for held in self._held.get(session_id, ()):
+            held.end()
 
     async def _look(self) -> None:
         session_ids = tuple(self._held)
         for start in range(0, len(session_ids), BATCH):
             for session_id in await self._sessions.gone(session_ids[start : start + BATCH]):
                 self.end(session_id)
+
+
+class _Taken:
+    """A seat of this node, and how its socket is ended. Called, the socket leaves it."""
+
+    __slots__ = ("_seats", "due_at", "end", "seat")
+
+    def __init__(self, seats: "Seats", seat: Seat, end: End) -> None:
+        self._seats = seats
+        self.seat = seat
+        self.end = end
+        self.due_at = math.inf
+        """When it is to be said again that it is taken; while Redis does not know of it, it is among the new ones."""
+
+    def __call__(self) -> None:
+        self._seats.leave(self.seat)
 
 
 class Seats:
@@ -97,8 +120,7 @@ class Seats:
     def __init__(self, user_sockets: UserSockets, node: str) -> None:
         self._user_sockets = user_sockets
         self._node = node
-        self._taken: dict[str, tuple[Seat, End]] = {}
-        self._due_at: dict[str, float] = {}
+        self._taken: dict[str, _Taken] = {}
         self._new: dict[str, Seat] = {}
         self._left: list[Seat] = []
         self._changed = asyncio.Event()
@@ -118,19 +140,18 @@ class Seats:
     def take(self, user_id: str, end: End) -> Callable[[], None]:
         """A socket logged in as this user; `end` is called when it must make room. Gives the way to leave."""
         seat = Seat(secrets.token_hex(8), user_id)
-        self._taken[seat.id] = (seat, end)
+        taken = self._taken[seat.id] = _Taken(self, seat, end)
         self._new[seat.id] = seat
         self._changed.set()
+        return taken
 
-        def leave() -> None:
-            if self._taken.pop(seat.id, None) is not None:
-                self._new.pop(seat.id, None)
-                self._due_at.pop(seat.id, None)
-                self._left.append(seat)
-                del self._left[:-MAX_LEFT]
-                self._changed.set()
-
-        return leave
+    def leave(self, seat: Seat) -> None:
+        """Its socket is somebody else's now, or gone. A second time is fine."""
+        if self._taken.pop(seat.id, None) is not None:
+            self._new.pop(seat.id, None)
+            self._left.append(seat)
+            del self._left[:-MAX_LEFT]
+            self._changed.set()
 
     async def _look(self) -> None:
         await self._give_back()
@@ -139,8 +160,8 @@ class Seats:
             due_at = time.monotonic() + SAY_AGAIN_S
             for seat in seats:
                 self._new.pop(seat.id, None)
-                if seat.id in self._taken:
-                    self._due_at[seat.id] = due_at
+                if (taken := self._taken.get(seat.id)) is not None:
+                    taken.due_at = due_at
             self._end(replaced.pop(self._node, []))
             if replaced:
                 await self._user_sockets.tell(replaced)
@@ -163,13 +184,13 @@ class Seats:
         seats = list(self._new.values())
         if now >= self._say_again_at:
             self._say_again_at = now + LOOK_S
-            seats += [self._taken[seat_id][0] for seat_id, due_at in self._due_at.items() if due_at <= now]
+            seats += [taken.seat for taken in self._taken.values() if taken.due_at <= now]
         return [seats[start : start + BATCH] for start in range(0, len(seats), BATCH)]
 
     def _end(self, seat_ids: list[str]) -> None:
         for seat_id in seat_ids:
-            if seat_id in self._taken:
-                self._taken[seat_id][1]()
+            if (taken := self._taken.get(seat_id)) is not None:
+                taken.end()
 
 
 async def keep_looking(look: Callable[[], Awaitable[None]], changed: asyncio.Event, what: str) -> None:
