@@ -7,7 +7,7 @@ time, and what an owner that lost its run still wants to store is refused by the
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 from uuid import UUID, uuid4
 
 import asyncpg
@@ -86,9 +86,11 @@ class StoredAnswer:
     conversation: Conversation | None
 
 
-@dataclass(frozen=True, slots=True)
-class Owned:
-    """A run that a node owns according to the table; `stop` is somebody's wish that it ends."""
+class Owned(NamedTuple):
+    """A run that a node owns according to the table; `stop` is somebody's wish that it ends.
+
+    A tuple: a busy node reads ten thousand of them a second.
+    """
 
     request_id: str
     epoch: int
@@ -426,7 +428,7 @@ class RunTable:
                 """,
                 node,
             )
-        return [Owned(row["request_id"], row["epoch"], row["state"], row["stop"]) for row in rows]
+        return [Owned(*row) for row in rows]
 
     async def take_over(self, node: str, lease: timedelta, limit: int) -> list[RunRow]:
         """Make runs the node's whose owner has not beaten for the lease, or gave them up."""

@@ -7,7 +7,7 @@ from itertools import pairwise
 import pytest
 
 from tests.clients import PATIENCE_S
-from wsserver.roll_up import LOOK_S, MOST_S, Pace, RollUp
+from wsserver.roll_up import LOOK_S, MOST_S, SLOT_S, Held, Pace, RollUp
 from wsserver.wheel import Wheel
 
 LEAST_S = 0.04
@@ -145,3 +145,42 @@ async def test_the_interval_is_told_while_text_is_held_back() -> None:
             await text.released.wait()
     roll_up.close()
     assert all(LEAST_S <= interval_s <= MOST_S for interval_s in told)
+
+
+class CountingWheel(Wheel[Held]):
+    """Counts how often it is looked at."""
+
+    looks = 0
+
+    def due(self, now: float) -> list[Held]:
+        self.looks += 1
+        return super().due(now)
+
+
+class Again(Text):
+    """A run that holds text again whenever it is released, `times` times."""
+
+    def __init__(self, roll_up: RollUp, times: int) -> None:
+        super().__init__()
+        self._roll_up = roll_up
+        self._left = times
+
+    def release(self, now: float) -> None:
+        self._left -= 1
+        if self._left > 0:
+            self._roll_up.hold(self, now + SLOT_S)
+        else:
+            super().release(now)
+
+
+async def test_runs_that_hold_text_again_while_they_are_released_have_one_timer_together() -> None:
+    roll_up = RollUp(Pace(LEAST_S), lambda _interval_s: None)
+    roll_up.wheel = wheel = CountingWheel(SLOT_S)
+    times = 40
+    runs = [Again(roll_up, times) for _ in range(3)]
+    for run in runs:
+        roll_up.hold(run, 0.0)
+    async with asyncio.timeout(PATIENCE_S):
+        await asyncio.gather(*(run.released.wait() for run in runs))
+    roll_up.close()
+    assert wheel.looks == times

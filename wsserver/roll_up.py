@@ -25,7 +25,10 @@ WIDEN_S, NARROW_S = 0.3, 2.0
 """How slowly the interval follows: a burst is met within a second, and what was widened does not swing back at once."""
 
 TICK_S = 0.005
-"""Runs whose text is due within it are served together: an eighth of the usual interval."""
+"""Between two looks at what is due: an eighth of the usual interval."""
+
+SLOT_S = 0.001
+"""How finely it is known what is due: what a tick adds to an interval is its own length and this."""
 
 LOOK_S = 0.1
 """Between two looks at how busy the loop is."""
@@ -66,7 +69,7 @@ class RollUp:
         """`tell` is told the interval in seconds, now and then."""
         self.pace = pace
         self._tell = tell
-        self._wheel: Wheel[Held] = Wheel(TICK_S)
+        self.wheel: Wheel[Held] = Wheel(SLOT_S)
         self._due: deque[Held] = deque()
         self._timer: asyncio.TimerHandle | None = None
         self._wanted_at = 0.0
@@ -76,7 +79,7 @@ class RollUp:
 
     def hold(self, run: Held, until: float) -> None:
         """Have `run` release its text at `until`, on the clock of `time.monotonic()`."""
-        self._wheel.put(run, until)
+        self.wheel.put(run, until)
         if self._timer is None:
             self._wait(time.monotonic())
 
@@ -86,24 +89,24 @@ class RollUp:
             self._timer.cancel()
 
     def _wait(self, now: float) -> None:
-        self._wanted_at = (int(now / TICK_S) + 1) * TICK_S
-        # Timers have whole milliseconds: half of one more, so that none rings before its tick.
-        self._timer = asyncio.get_running_loop().call_later(self._wanted_at - now + 0.0005, self._tick)
+        self._wanted_at = now + TICK_S
+        self._timer = asyncio.get_running_loop().call_later(TICK_S, self._tick)
 
     def _tick(self) -> None:
         now = time.monotonic()
-        self._timer = None
         self._late_s += max(0.0, now - self._wanted_at)
         self._ticks += 1
         if now - self._looked_at >= LOOK_S:
             self._look(now)
-        self._due.extend(self._wheel.due(now))
+        self._due.extend(self.wheel.due(now))
         try:
             while self._due:
                 self._due.popleft().release(now)
         finally:
-            # Also after a mistake in one of them: it is not the others'.
-            if self._wheel or self._due:
+            # Also after a mistake in one of them: it is not the others'. And only now, or each run that holds text
+            # again while it is released would begin a timer of its own.
+            self._timer = None
+            if self.wheel or self._due:
                 self._wait(now)
 
     def _look(self, now: float) -> None:
