@@ -209,3 +209,5 @@ def _stop(process: subprocess.Popen[str]) -> None:
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait(STOP_S)
+    assert process.stdout is not None
+    process.stdout.close()
