@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Awaitable, Callable, Sequence
 
-from tests.bench.compare import PARTS, compare
+from tests.bench.compare import LONG_ONLY, PARTS, compare
 from tests.bench.conversations import conversations
 from tests.bench.films_lookup import films_lookup
 from tests.bench.hot_path import hot_path
@@ -115,12 +115,12 @@ def main() -> None:
         "names",
         nargs="*",
         metavar="name",
-        help=f"parts of the comparison, {', '.join(PARTS)}, all of them when none is given; or {', '.join(BENCHES)}",
+        help=f"parts of the comparison, {', '.join(PARTS)}, all when none is given; or {', '.join(BENCHES)}",
     )
     parser.add_argument("--quick", action="store_true", help="a comparison of three minutes, which is not kept")
     parser.add_argument("--keep", action="store_true", help="write a quick one's results down all the same")
     chosen = parser.parse_args()
-    names = chosen.names or list(PARTS)
+    names = chosen.names or [name for name in PARTS if not (chosen.quick and name in LONG_ONLY)]
     if unknown := set(names) - set(BENCHES) - set(PARTS):
         parser.error(f"no such bench: {', '.join(sorted(unknown))}")
     if parts := [name for name in names if name in PARTS]:

@@ -1,5 +1,6 @@
 """The comparison: its parts in order, what each printed, and what is kept of it."""
 
+import importlib.util
 import signal
 import sys
 import time
@@ -31,8 +32,14 @@ PARTS = {
 }
 
 
+LONG_ONLY = ("profile",)
+"""Not in a quick comparison unless it is asked for by its name."""
+
+
 def compare(names: Sequence[str], *, quick: bool, keeps: bool) -> None:
     """Measure these parts, print their tables, and write them down where that was asked for."""
+    if importlib.util.find_spec("picows") is None:
+        sys.exit("The load needs picows: `python3 run.py bench` installs what a comparison needs.")
     # All but the servers keeps off their core, this process too, and what it starts begins there.
     pin_this(cores().others)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # an orderly end: the servers, their data, the load

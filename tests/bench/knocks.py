@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from typing import Any, cast
 
 from tests.bench.histogram import counted
-from tests.bench.load_sockets import OPEN_S
+from tests.bench.talk import OPEN_S
 
 SHORT, LONG = 125, 126  # RFC 6455 §5.2: from here on the length has two bytes more
 MASKED = 0x80

@@ -16,8 +16,9 @@ from typing import Any
 import uvloop
 
 from tests.bench.knocks import Knocks
+from tests.bench.load_doing import Chats, Pings
 from tests.bench.load_follow import Follows
-from tests.bench.load_sockets import Chats, Opening, Pings, Socket
+from tests.bench.load_sockets import Opening, Socket
 from tests.bench.machine import cpu_s, raise_file_limit
 
 CLOSE_S = 30.0
@@ -54,8 +55,7 @@ class Load:
         sockets = self._groups.pop(command["group"], [])
         gone = sum(socket.closed for socket in sockets)
         for socket in sockets:
-            if socket.transport is not None and not socket.closed:
-                socket.transport.disconnect()
+            socket.leave()
         give_up_at = time.monotonic() + CLOSE_S
         while any(not socket.closed for socket in sockets) and time.monotonic() < give_up_at:
             await asyncio.sleep(0.02)

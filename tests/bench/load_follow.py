@@ -11,14 +11,15 @@ from collections.abc import Sequence
 from typing import Any
 
 from tests.bench.histogram import counted
-from tests.bench.load_sockets import HEAD, STAMP, Socket, idle
+from tests.bench.load_doing import HEAD, STAMP, idle
+from tests.bench.talk import Talk
 
 
 class Follows:
     """`groups` are pairs of leaders and of the groups that follow them."""
 
-    def __init__(self, groups: Sequence[tuple[Sequence[Socket], Sequence[Sequence[Socket]]]], seconds: float) -> None:
-        self._followers: dict[Socket, list[Socket]] = {}
+    def __init__(self, groups: Sequence[tuple[Sequence[Talk], Sequence[Sequence[Talk]]]], seconds: float) -> None:
+        self._followers: dict[Talk, list[Talk]] = {}
         for leaders, following in groups:
             for number, leader in enumerate(leaders):
                 self._followers[leader] = [group[number] for group in following]
@@ -36,11 +37,11 @@ class Follows:
         for number, leader in enumerate(self._followers):
             loop.call_later(number / count, self._ask, leader)
 
-    def _ask(self, leader: Socket) -> None:
+    def _ask(self, leader: Talk) -> None:
         leader.waits = True
         leader.say(leader.message({"type": "chat", "query": f"{self._seconds:g}", "stream": True}))
 
-    def take(self, socket: Socket, payload: bytes) -> None:
+    def take(self, socket: Talk, payload: bytes) -> None:
         head = payload[:HEAD]
         if b'"chunk"' in head:
             now = time.monotonic_ns()

@@ -19,8 +19,8 @@ SOURCES = [f"127.0.0.{last}" for last in range(1, 9)]
 """Loopback addresses to come from: each has 28,000 ports, and those of closed sockets rest for a minute."""
 
 MOST_PROCESSES = 4
-STARTS_PER_S = 250
-"""Chats that begin: each is a transaction or two for this server."""
+STARTS_PER_S, PEER_STARTS_PER_S = 250, 1_000
+"""Chats that begin: each is a transaction or two for this server, and nothing but its first piece for a peer."""
 
 HEAD_START_S = 0.3
 STOP_S = 10.0
@@ -90,7 +90,7 @@ class Loads:
 
     def chats(self, group: str, server: Running, *, count: int, answer_s: float, seconds: float) -> Seen:
         """Keep `count` answers running, begun at a rate that no server minds, and measure when all have begun."""
-        spread_s = max(1.0, count / STARTS_PER_S)
+        spread_s = max(1.0, count / (STARTS_PER_S if server.kind.name == OURS else PEER_STARTS_PER_S))
         command = {
             **{"do": "chats", "group": group, "answer_s": answer_s, "spread_s": spread_s},
             "cancels": server.kind.name == OURS,
@@ -203,9 +203,12 @@ def loading() -> Iterator[Loads]:
 
 def _stop(process: subprocess.Popen[str]) -> None:
     assert process.stdin is not None
-    process.stdin.close()
+    with contextlib.suppress(BrokenPipeError):  # it may have ended before it was told to
+        process.stdin.close()
     try:
         process.wait(STOP_S)
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait(STOP_S)
+    assert process.stdout is not None
+    process.stdout.close()

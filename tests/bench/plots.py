@@ -68,8 +68,7 @@ def _lines_of_age(records: Sequence[Record]) -> tuple[Path, str]:
 
 def _size(what: Result) -> Drawn:
     sizes = what.where(case="size")
-    title = f"KiB per idle connection, {sizes[0]['connections']:,} of them"
-    return [_bars("size.png", sizes, "kib", title, "{:.1f}")]
+    return [_bars("size.png", sizes, "kib", "KiB per idle connection", "{:.1f}")]
 
 
 def _accept(what: Result) -> Drawn:

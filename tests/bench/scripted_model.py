@@ -33,6 +33,7 @@ class ScriptedModel:
         self._next_slot = 0
         self._tick = 0
         self._timer: asyncio.TimerHandle | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     async def answer(self, seconds: float) -> AsyncGenerator[str, None]:
         """The first piece at once, then `RATE` a second."""
@@ -49,7 +50,9 @@ class ScriptedModel:
             tick += SLOTS
 
     def _turn(self, slot: int) -> asyncio.Future[None]:
-        turn = asyncio.get_running_loop().create_future()
+        # Asked for once: each time it is a call of the kernel.
+        loop = self._loop = self._loop or asyncio.get_running_loop()
+        turn = loop.create_future()
         self._waiting[slot].append(turn)
         self._waiters += 1
         if self._timer is None:
@@ -72,6 +75,7 @@ class ScriptedModel:
         self._tick = now_tick
         if self._waiters:
             left_s = ((now_tick + 1) * SLOT_NS - time.monotonic_ns()) / 1e9
-            self._timer = asyncio.get_running_loop().call_later(max(0.0, left_s), self._wake)
+            assert self._loop is not None
+            self._timer = self._loop.call_later(max(0.0, left_s), self._wake)
         else:
             self._timer = None

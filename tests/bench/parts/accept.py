@@ -50,7 +50,7 @@ def measure(plan: Plan) -> Result:
         for turn in range(plan.rounds):
             note(f"accept: round {turn + 1} of {plan.rounds}, {len(rows)} rows")
             for name, server, command in rows:
-                seen = _once(loads, server, command, 1.0 if plan.quick else 2.0)
+                seen = _once(loads, server, command, 0.8 if plan.quick else 1.5)
                 records.append({"server": name, "round": turn, **_figures(seen)})
     return result("accept", plan, records, left_out)
 
@@ -96,12 +96,13 @@ def render(what: Result) -> str:
             figure(median(own, "p50_ms")),
             figure(median(own, "p99_ms")),
             str(sum(one["wrong"] for one in own)),
+            f"{median(own, 'share'):.0%}",
             load_share(own),
         )
         for name, own in by_server(what.records).items()
     ]
     header = (
         *("server", "µs of CPU per client", "to bare", "clients/s", "to bare", "p50 ms", "p99 ms", "failed"),
-        "load's CPU",
+        *("server's CPU", "load's CPU"),
     )
     return "\n\n".join([table(header, rows), left_out_lines(what)]).strip()

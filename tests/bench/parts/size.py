@@ -22,8 +22,10 @@ from tests.bench.records import (
 )
 from tests.bench.servers import BARE, KINDS, OURS, Running, services, serving, why_not
 
-CONNECTIONS, QUICK_CONNECTIONS = 15_000, 2_000
-CYCLES = 5
+CONNECTIONS, OF_OTHERS, QUICK_CONNECTIONS = 15_000, 5_000, 2_000
+"""Of this server and the bare one; of all others, whose connections cost the same however many they are."""
+
+CYCLES, QUICK_CYCLES = 5, 3
 OF_A_CYCLE, QUICK_OF_A_CYCLE = 5_000, 500
 WARM_UP = 200
 IDLE_S = 3.0
@@ -34,19 +36,20 @@ def measure(plan: Plan) -> Result:
     records: list[Record] = []
     left_out: dict[str, str] = {}
     names = (OURS, BARE) if plan.quick else tuple(KINDS)
-    count = QUICK_CONNECTIONS if plan.quick else CONNECTIONS
     with services() as storage, loading() as loads:
         for name in names:
             if (why := why_not(KINDS[name])) is not None:
                 left_out[name] = why
                 continue
             with serving(KINDS[name], storage) as server:
+                many = CONNECTIONS if name in (OURS, BARE) else OF_OTHERS
+                count = QUICK_CONNECTIONS if plan.quick else many
                 note(f"size: {count} connections to {name}")
                 records.append({"case": "size", "server": name, "round": 0, **_connections(loads, server, count)})
             if name in (OURS, BARE):
                 with serving(KINDS[name], storage) as server:
-                    note(f"size: {CYCLES} cycles of {name}")
-                    records += _cycles(loads, server, QUICK_OF_A_CYCLE if plan.quick else OF_A_CYCLE)
+                    note(f"size: {name} while connections come and go")
+                    records += _cycles(loads, server, plan)
     return result("size", plan, records, left_out)
 
 
@@ -73,11 +76,12 @@ def _connections(loads: Loads, server: Running, count: int) -> Record:
     }
 
 
-def _cycles(loads: Loads, server: Running, count: int) -> list[Record]:
+def _cycles(loads: Loads, server: Running, plan: Plan) -> list[Record]:
+    cycles, count = (QUICK_CYCLES, QUICK_OF_A_CYCLE) if plan.quick else (CYCLES, OF_A_CYCLE)
     login = "size" if server.kind.name == OURS else None
     _come_and_go(loads, server, WARM_UP, login)
     records: list[Record] = [_after(server, 0, count)]
-    for cycle in range(1, CYCLES + 1):
+    for cycle in range(1, cycles + 1):
         _come_and_go(loads, server, count, login)
         records.append(_after(server, cycle, count))
     return records
@@ -99,6 +103,7 @@ def render(what: Result) -> str:
     rows = [
         (
             name,
+            figure(median(own, "connections"), 0),
             figure(median(own, "kib")),
             ratio_to_bare(own, sizes, "kib"),
             *(figure(median(own, key)) for key in ("before_mib", "after_mib", "closed_mib")),
@@ -107,9 +112,16 @@ def render(what: Result) -> str:
         )
         for name, own in by_server(sizes).items()
     ]
-    count = sizes[0]["connections"] if sizes else 0
     header = (
-        *("server", "KiB per connection", "to bare", "MiB before", "MiB with them", "MiB after they left"),
+        *(
+            "server",
+            "connections",
+            "KiB per connection",
+            "to bare",
+            "MiB before",
+            "MiB with them",
+            "MiB after they left",
+        ),
         *("CPU while idle", "lost"),
     )
     cycles = what.where(case="cycle")
@@ -122,7 +134,7 @@ def render(what: Result) -> str:
     of_a_cycle = cycles[0]["connections"] if cycles else 0
     return "\n\n".join(
         [
-            f"{count:,} connections that say nothing; memory is what the kernel calls proportional (PSS):",
+            "Connections that say nothing; memory is what the kernel calls proportional (PSS):",
             table(header, rows),
             f"{of_a_cycle:,} connections come and go, again and again:",
             table(cycle_header, cycle_rows),

@@ -65,11 +65,11 @@ def chatting(loads: Loads, server: Running, chats: int, seconds: float) -> Seen:
 
 
 def _begin_at(records: Sequence[Record]) -> dict[str, int]:
-    """Six tenths of what the cost of a piece lets one expect."""
+    """Seven tenths of what the cost of a piece lets one expect."""
     begin = {}
     for name in (OURS, BARE):
         own = [one for one in records if one["server"] == name]
-        begin[name] = max(50, round(0.6e6 / (median(own, "us") * RATE) / 50) * 50)
+        begin[name] = max(50, round(0.7e6 / (median(own, "us") * RATE) / 50) * 50)
     return begin
 
 
@@ -95,7 +95,7 @@ def search_most(
         for server in going:
             search = searches[server.name]
             chats = search.next
-            seen = chatting(loads, server, chats, 2.0 if plan.quick else 4.0)
+            seen = chatting(loads, server, chats, 1.5 if plan.quick else 4.0)
             step = step_of(chats, seen)
             search.was(chats, fine=step["fine"])
             note(f"streams: {server.name} with {chats} chats: p99 {step['p99_ms']:.0f} ms, most so far {search.most}")
