@@ -18,7 +18,7 @@ from storage.embedded import Services, embedded_services
 from storage.postgres import Postgres
 from storage.redis import Redis, open_redis
 from tests.clients import HttpClient, SocketClient, Transport, new_code, socket_client
-from tests.node import TestNode, serving, serving_through_asgi
+from tests.node import TestNode, serving, serving_on_uvloop, serving_through_asgi
 from tests.parts import PARTS
 from tests.raw_socket import RawSocket, raw_socket
 from tests.standins.llm import LLMStandIn
@@ -101,11 +101,22 @@ async def asgi_node(services: Services, data_dir: Path) -> AsyncIterator[TestNod
         yield started
 
 
-@pytest.fixture(params=["node"])
+@pytest.fixture(scope="session")
+def uvloop_node(services: Services, data_dir: Path) -> Iterator[TestNode]:
+    """The same on the event loop that servers run on, in a thread of its own."""
+    with serving_on_uvloop(services, data_dir) as started:
+        yield started
+
+
+@pytest.fixture
 def wire_server(request: pytest.FixtureRequest) -> TestNode:
-    """What tests of the wire speak to, in each way that it is served: by the name of a fixture."""
-    server: TestNode = request.getfixturevalue(request.param)
+    """What tests of the wire speak to: `node`, or the fixture that they name."""
+    server: TestNode = request.getfixturevalue(getattr(request, "param", "node"))
     return server
+
+
+both_loops = pytest.mark.parametrize("wire_server", ["node", "uvloop_node"], indirect=True)
+"""For tests in which TCP is ended, held back or handed over: each event loop has its own ways there."""
 
 
 @pytest.fixture(params=["direct", "asgi"])

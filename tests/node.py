@@ -1,14 +1,17 @@
 """Starts servers for tests: the real application on a real uvicorn, on any free port."""
 
+import asyncio
 import contextlib
 import socket
 from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 import uvicorn
+import uvloop
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 import wsserver.app
@@ -17,6 +20,9 @@ from wsserver.app import Node, running
 from wsserver.serving import listen, served
 from wsserver.settings import Settings
 from wsserver.wire import DIRECT_EXTENSION
+
+START_S = 30.0
+"""For a server in another thread to be up, or down."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,3 +78,28 @@ def _without_extension() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(wsserver.app, "served", serve)
         yield
+
+
+@contextlib.contextmanager
+def serving_on_uvloop(services: Services, data_dir: Path) -> Iterator[TestNode]:
+    """The same in a thread of its own, on the event loop that servers run on; tests have asyncio's."""
+    started: Future[TestNode] = Future()
+    stopping: Future[None] = Future()
+
+    async def run() -> None:
+        try:
+            async with serving(services, data_dir) as node:
+                started.set_result(node)
+                await asyncio.wrap_future(stopping)
+        except Exception as error:
+            if started.done():
+                raise
+            started.set_exception(error)
+
+    with ThreadPoolExecutor(1, "uvloop") as thread:
+        ended = thread.submit(uvloop.run, run())
+        try:
+            yield started.result(START_S)
+        finally:
+            stopping.set_result(None)
+        ended.result(START_S)

@@ -8,6 +8,7 @@ import asyncio
 import pytest
 
 from tests.clients import PATIENCE_S
+from tests.conftest import both_loops
 from tests.node import TestNode
 from tests.on_the_wire import LIMIT, assert_answers, assert_open, assert_refused, ping
 from tests.raw_socket import (
@@ -24,6 +25,8 @@ from tests.raw_socket import (
     raw_socket,
 )
 from wsserver import wire as wire_module
+
+pytestmark = both_loops
 
 MAY_BE_SENT = [1000, 1001, 1002, 1003, *range(1007, 1015), 3000, 3999, 4000, 4999]
 MUST_NOT_BE_SENT = [0, 1, 999, 1004, 1005, 1006, 1015, 1016, 1100, 2000, 2999, 5000, 65_535]

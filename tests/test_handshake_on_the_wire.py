@@ -6,6 +6,7 @@ import math
 import pytest
 
 from tests.clients import PATIENCE_S
+from tests.conftest import both_loops
 from tests.node import TestNode
 from tests.on_the_wire import assert_open, assert_refused, fragments, ping
 from tests.raw_socket import (
@@ -29,6 +30,8 @@ from tests.raw_socket import (
 )
 from wsserver.serving import SocketProtocol
 from wsserver.wire import Wire
+
+pytestmark = both_loops
 
 
 async def answer_to(server: TestNode, request: bytes, *, chop: int | None = None) -> Response:
