@@ -19,6 +19,5 @@ are the most that garbage can come to, if all of it were cycles that lived for l
 
 def spare_what_lives() -> None:
     """Never look again at what was made for the start, and seldom at what comes to stay. For when all is started."""
-    gc.collect()
     gc.freeze()
     gc.set_threshold(YOUNG, MIDDLE, OLD)
