@@ -125,7 +125,7 @@ async def test_words_held_back_after_a_frame_that_took_earlier_ones_along_leave_
 
 
 async def test_on_a_busy_node_a_maker_rests_and_what_it_says_then_goes_along(hub: Hub) -> None:
-    hub.roll_up.pace.look(elapsed_s=1.0, busy_s=1.0, late_s=1.0)
+    hub.roll_up.pace.look(elapsed_s=1.0, busy_s=1.0, late_s=0.0)
     go_on = asyncio.Event()
 
     async def make(run: Run) -> None:
@@ -145,8 +145,48 @@ async def test_on_a_busy_node_a_maker_rests_and_what_it_says_then_goes_along(hub
     assert [frame.seq for frame in await watcher.all()] == [1, 2, 3]
 
 
+class Clock:
+    """The time of whoever is given it for `time`."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.mark.parametrize(
+    ("read_at", "ticks"),
+    [
+        (100.081, [100.07, 100.081, 100.085, 100.091]),
+        (100.096, [100.07, 100.081, 100.085, 100.091, 100.096, 100.101]),
+        (None, [100.07, 100.081, 100.085, 100.091, 100.092, 100.093, 100.094, 100.095]),
+        (None, [100.07, 100.081, 100.085, 100.091, 100.111]),
+        (None, [100.07, 100.3, 100.4]),
+    ],
+    ids=["read before the frame is due", "read late", "never read", "waited for too long", "the loop stood still"],
+)
+async def test_a_frame_waits_some_ticks_for_what_its_maker_reads_after_a_rest(
+    hub: Hub, monkeypatch: pytest.MonkeyPatch, read_at: float | None, ticks: list[float]
+) -> None:
+    monkeypatch.setattr("wsserver.hub.time", clock := Clock())
+    hub.roll_up.pace.look(elapsed_s=1.0, busy_s=1.0, late_s=0.0)
+    watcher = Watcher(run := Run(hub, request_id=name(), user_id="wx_a", message_id=None))
+    run.text("first")
+    clock.now = 100.02
+    rest = run.text("second")
+    assert rest is not None
+    for clock.now in ticks:
+        assert watcher.texts() == ["first"]
+        run.release(clock.now)
+        assert rest.done() == (clock.now >= 100.08)
+        if clock.now == read_at:
+            assert run.text("third") is None
+    assert watcher.texts() == ["first", "second" if read_at is None else "secondthird"]
+
+
 async def test_a_maker_that_rests_goes_on_when_another_frame_takes_its_text_along(hub: Hub) -> None:
-    hub.roll_up.pace.look(elapsed_s=1.0, busy_s=1.0, late_s=1.0)
+    hub.roll_up.pace.look(elapsed_s=1.0, busy_s=1.0, late_s=0.0)
 
     async def make(run: Run) -> None:
         run.text("first")
@@ -162,7 +202,7 @@ async def test_a_maker_that_rests_goes_on_when_another_frame_takes_its_text_alon
 
 
 async def test_a_maker_that_rests_is_stopped_at_once_and_keeps_what_it_said(hub: Hub) -> None:
-    hub.roll_up.pace.look(elapsed_s=1.0, busy_s=1.0, late_s=1.0)
+    hub.roll_up.pace.look(elapsed_s=1.0, busy_s=1.0, late_s=0.0)
     stopped = asyncio.Event()
 
     async def make(run: Run) -> None:

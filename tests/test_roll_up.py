@@ -44,6 +44,15 @@ def test_a_loop_that_is_late_is_full_whatever_it_takes_of_a_core() -> None:
     assert looks(pace, 2, share=0.2, late_s=0.05)[-1] > 0.95 * MOST_S
 
 
+def test_makers_rest_on_a_busy_node_whose_loop_is_in_time_and_on_no_other() -> None:
+    idle, busy, late, off = Pace(LEAST_S), Pace(LEAST_S), Pace(LEAST_S), Pace(0.0)
+    looks(idle, 2, share=0.4)
+    looks(busy, 2, share=0.9)
+    looks(late, 2, share=0.9, late_s=0.03)
+    looks(off, 2, share=0.9)
+    assert [pace.rests for pace in (idle, busy, late, off)] == [False, True, False, False]
+
+
 def test_one_stall_widens_little() -> None:
     pace = Pace(LEAST_S)
     pace.look(elapsed_s=LOOK_S, busy_s=LOOK_S, late_s=0.1)

@@ -37,11 +37,15 @@ half a minute for thousands of answers that end together."""
 STOP_S = 5.0
 """The same when the server itself is stopping, where somebody waits for it."""
 
-RESTING_STRAIN = 0.3
-"""From which on the makers of answers rest between frames: at 55 ms a frame has three pieces of a fast model."""
-
 GATHER_S = 0.01
-"""From the end of such a rest to the frame: two or three turns of a busy loop, which reading a socket takes."""
+"""How long before its frame a maker's rest ends, so that what the model said meanwhile is read by then."""
+
+GATHER_TICKS = 4
+"""How many ticks a frame waits for that, where reading takes longer: a socket is read within three turns of the loop,
+and each tick is one at least. What came too late would wait for the next frame."""
+
+LATEST_S = 0.02
+"""How late a frame may be for it. A model that says nothing is not waited for longer."""
 
 Stop = Literal["cancelled", "interrupted", "handed over"]
 
@@ -110,6 +114,8 @@ class Run(Feed):
         self._awaited = False
         """Whether the hub will ask for the text that is held back."""
         self._resting: asyncio.Future[None] | None = None
+        self._had = self._ticks_left = 0
+        """How many pieces were held back when the maker's rest ended, and for how many ticks more are waited for."""
         self._next_text_at = 0.0
 
     @contextlib.asynccontextmanager
@@ -170,11 +176,10 @@ class Run(Feed):
         self._held_since = now
         self._held_back.append(delta)
         roll_up = self._hub.roll_up
-        if roll_up.pace.strain >= RESTING_STRAIN and self._next_text_at - now > 2 * GATHER_S:
+        if roll_up.pace.rests and self._next_text_at - now > 2 * GATHER_S:
             self._resting = asyncio.get_running_loop().create_future()
         if not self._awaited:
-            self._awaited = True
-            roll_up.hold(self, self._next_text_at if self._resting is None else self._next_text_at - GATHER_S)
+            self._hold(self._next_text_at if self._resting is None else self._next_text_at - GATHER_S)
         return self._resting
 
     def release(self, now: float) -> None:
@@ -182,23 +187,29 @@ class Run(Feed):
         self._awaited = False
         due = self._next_text_at
         if self._resting is not None:
-            due -= GATHER_S
-            if now >= due:
-                self._wake()
-                due = now + GATHER_S
+            if now < due - GATHER_S:
+                self._hold(due - GATHER_S)  # what was held at first was taken along by another frame
+                return
+            self._wake()
+            self._had, self._ticks_left = len(self._held_back), GATHER_TICKS
+            self._hold(due)
         elif not self._held_back:
             return
-        if now < due:
-            # What was held at first was taken along by another frame, or the maker has just been woken.
-            self._awaited = True
-            self._hub.roll_up.hold(self, due)
-            return
-        due = self._next_text_at
-        self._release_text()
-        # In step with what was due, or all runs that one stall held up would be due together from then on.
-        in_step = due + self._hub.roll_up.pace.interval_s
-        if in_step > now:
-            self._next_text_at = in_step
+        elif now < due:
+            self._hold(due)
+        elif self._ticks_left > 0 and len(self._held_back) == self._had and now < due + LATEST_S:
+            self._ticks_left -= 1
+            self._hold(now)
+        else:
+            self._release_text()
+            # In step with what was due, or all runs that one stall held up would be due together from then on.
+            in_step = due + self._hub.roll_up.pace.interval_s
+            if in_step > now:
+                self._next_text_at = in_step
+
+    def _hold(self, until: float) -> None:
+        self._awaited = True
+        self._hub.roll_up.hold(self, until)
 
     def drop_text(self) -> None:
         """Forget the text that was held back: it is not to be shown."""
@@ -243,6 +254,7 @@ class Run(Feed):
 
     def _release_text(self) -> None:
         self._wake()
+        self._ticks_left = 0
         if self._held_back:
             text = "".join(self._held_back)
             self._held_back.clear()

@@ -24,6 +24,9 @@ LATE_S = 0.02
 WIDEN_S, NARROW_S = 0.3, 2.0
 """How slowly the interval follows: a burst is met within a second, and what was widened does not swing back at once."""
 
+RESTING_STRAIN = 0.3
+"""From which on the makers of answers rest between frames: at 55 ms a frame has three pieces of a fast model."""
+
 TICK_S = 0.005
 """Between two looks at what is due: an eighth of the usual interval."""
 
@@ -37,7 +40,7 @@ LOOK_S = 0.1
 class Pace:
     """The interval, from `least_s` up to MOST_S: fed with how busy the loop was. Of 0 it stays 0: nothing gathers.
 
-    `strain` says how far it is widened, from 0 to 1.
+    `strain` says how far it is widened, from 0 to 1; `rests`, whether makers of answers had better rest between frames.
     """
 
     def __init__(self, least_s: float) -> None:
@@ -45,6 +48,7 @@ class Pace:
         self._room_s = max(0.0, MOST_S - least_s) if least_s > 0 else 0.0
         self.strain = 0.0
         self.interval_s = least_s
+        self.rests = False
 
     def look(self, *, elapsed_s: float, busy_s: float, late_s: float) -> None:
         """Of `elapsed_s` the loop's thread ran for `busy_s`, and came to its timers `late_s` too late on average."""
@@ -54,6 +58,8 @@ class Pace:
         follow_s = WIDEN_S if wanted > self.strain else NARROW_S
         self.strain += (wanted - self.strain) * min(1.0, elapsed_s / follow_s)
         self.interval_s = self._least_s + self.strain * self._room_s
+        # Going on after a rest takes some turns of the loop. Long ones gather what is said by themselves.
+        self.rests = self._room_s > 0 and self.strain >= RESTING_STRAIN and late_s < LATE_S / 2
 
 
 class Held(Protocol):
