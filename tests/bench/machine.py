@@ -49,7 +49,7 @@ def cores() -> Cores:
     return Cores(frozenset(allowed[:1]), frozenset(others), frozenset(allowed[1:2]))
 
 
-def pin(to: Iterable[int]) -> Callable[[], None] | None:
+def pin(to: Iterable[int]) -> Callable[[], None]:
     """What a child does before it becomes its program: keep to these cores, and take as many files as it may."""
     return partial(_prepare, frozenset(to))
 
