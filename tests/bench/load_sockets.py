@@ -77,7 +77,7 @@ class Opening:
         return socket
 
     async def _log_in(self, socket: Socket, code: str) -> None:
-        """Again, when a machine that is busy with much else took too long: the speed of logins is measured elsewhere."""
+        """Again, when a busy machine took too long: the speed of logins is measured elsewhere."""
         for left in reversed(range(LOGINS)):
             try:
                 await ask(socket, {"type": "login", "code": code}, "login_response")
