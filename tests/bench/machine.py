@@ -15,6 +15,9 @@ from pathlib import Path
 
 import psutil
 
+ENOUGH_CORES = 4
+"""Two for workers, and two for the load and the databases."""
+
 SETTLE_POLL_S = 0.5
 SETTLED_BYTES = 256 * 1024
 """Memory that grows by less than this in a poll is taken as settled."""
@@ -22,10 +25,14 @@ SETTLED_BYTES = 256 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Cores:
-    """Which core the server has for itself, and which ones all others share; empty where nothing can be pinned."""
+    """Which core the server has for itself, which ones all others share, and which one a second worker has.
+
+    That is one of the others' where there are too few for more. All are empty where nothing can be pinned.
+    """
 
     server: frozenset[int]
     others: frozenset[int]
+    second: frozenset[int]
 
     @property
     def pinned(self) -> bool:
@@ -35,15 +42,14 @@ class Cores:
 @cache
 def cores() -> Cores:
     """One core for the server, the rest for the load and the databases: of those that this process had at first."""
-    if not hasattr(os, "sched_getaffinity"):
-        return Cores(frozenset(), frozenset())
-    allowed = sorted(os.sched_getaffinity(0))
+    allowed = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
     if len(allowed) < 2:
-        return Cores(frozenset(), frozenset())
-    return Cores(frozenset(allowed[:1]), frozenset(allowed[1:]))
+        return Cores(frozenset(), frozenset(), frozenset())
+    others = allowed[2:] if len(allowed) >= ENOUGH_CORES else allowed[1:]
+    return Cores(frozenset(allowed[:1]), frozenset(others), frozenset(allowed[1:2]))
 
 
-def pin(to: Iterable[int]) -> Callable[[], None] | None:
+def pin(to: Iterable[int]) -> Callable[[], None]:
     """What a child does before it becomes its program: keep to these cores, and take as many files as it may."""
     return partial(_prepare, frozenset(to))
 

@@ -12,7 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -58,32 +58,29 @@ class Kind:
     path: str = "/ws"
     speech: Speech = "json"
     needs: tuple[str, ...] = ()
-    package: str = ""
 
 
 KINDS = {
     kind.name: kind
     for kind in (
         Kind(OURS, "tests.bench.cinewire_server", path="/wechat/ws", speech="greeted json"),
-        Kind(BARE, "tests.bench.peers.bare_starlette", package="starlette"),
-        Kind("FastAPI", "tests.bench.peers.fastapi_app", needs=("fastapi",), package="fastapi"),
-        Kind("aiohttp", "tests.bench.peers.aiohttp_app", needs=("aiohttp",), package="aiohttp"),
-        Kind("Channels on daphne", "tests.bench.peers.channels_app", needs=("channels", "daphne"), package="channels"),
+        Kind(BARE, "tests.bench.peers.bare_starlette"),
+        Kind("FastAPI", "tests.bench.peers.fastapi_app", needs=("fastapi",)),
+        Kind("aiohttp", "tests.bench.peers.aiohttp_app", needs=("aiohttp",)),
+        Kind("Channels on daphne", "tests.bench.peers.channels_app", needs=("channels", "daphne")),
         Kind(
             "python-socketio",
             "tests.bench.peers.socketio_app",
             path="/socket.io/?EIO=4&transport=websocket",
             speech="socketio",
             needs=("socketio",),
-            package="python-socketio",
         ),
-        Kind("npm ws", "ws_app.mjs", package="ws"),
+        Kind("npm ws", "ws_app.mjs"),
         Kind(
             "Socket.IO",
             "socketio_app.mjs",
             path="/socket.io/?EIO=4&transport=websocket",
             speech="socketio",
-            package="socket.io",
         ),
     )
 }
@@ -101,7 +98,6 @@ class Running:
     port: int
     process: subprocess.Popen[bytes]
     workers: int = 1
-    left_out: str = field(default="")
 
     @property
     def pids(self) -> list[int]:

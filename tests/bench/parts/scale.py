@@ -51,9 +51,8 @@ def measure(plan: Plan) -> Result:
 
 
 def worker_cores(workers: int) -> frozenset[int]:
-    """A core for each worker: of the load's only what must be, for it is the load that would be measured."""
-    allowed = sorted(cores().server | cores().others)
-    return frozenset(allowed[:workers])
+    """A core for each worker; with two of them the load keeps off both, where there are enough for that."""
+    return cores().server | cores().second if workers == 2 else cores().server
 
 
 def _workers(loads: Loads, storage: Services, plan: Plan) -> list[Record]:
