@@ -44,6 +44,8 @@ class HttpProtocol(HttpToolsProtocol):
             protocol = self.transport.get_protocol()
             if behind and protocol is not self:
                 protocol.data_received(behind)  # type: ignore[attr-defined]  # ours, in `serving.py`
+        # It holds this object, which would wait for the garbage collector with it.
+        self.parser = None  # type: ignore[assignment]
 
     def send_400_response(self, msg: str) -> None:
         """Refuse what came and close the connection. `msg` is uvicorn's text, which says no more."""

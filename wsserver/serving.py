@@ -53,6 +53,14 @@ class SocketProtocol(WebSocketsSansIOProtocol):
         # The same object, which has begun to read: it only takes control frames otherwise.
         self.conn.__class__ = FrameParser
 
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Take over a connection, with what its protocol has asked the kernel already."""
+        before = cast(HttpProtocol, cast(asyncio.Transport, transport).get_protocol())
+        self.connections.add(self)
+        self.transport = cast(asyncio.Transport, transport)
+        self.server, self.client = before.server, before.client
+        self.scheme = "wss" if before.scheme == "https" else "ws"
+
     def data_received(self, data: bytes) -> None:
         """Read the handshake, and frames once it was answered: a pong before that would be no answer to it."""
         if self.handshake_initiated and not self.handshake_complete:

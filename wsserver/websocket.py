@@ -438,13 +438,7 @@ class Sockets:
             connection.say(encode_error(error))
             connection.close(OVERLOADED)
             return
-        facts = ServerFacts(
-            connection_id=connection.id,
-            ping_interval_s=PING_INTERVAL_S,
-            resume_window_s=RESUME_WINDOW_S,
-            max_message_bytes=MAX_MESSAGE_BYTES,
-        )
-        connection.say(to_json(Connected(server=facts)))
+        connection.say(_GREETING % connection.id.encode())
         if self._draining:
             connection.say(_goodbye())
             connection.close(RESTARTING)
@@ -533,6 +527,18 @@ async def _refuse_handshake(scope: Scope, send: Send) -> None:
     await send({"type": "websocket.http.response.start", "status": DRAINING.code, "headers": headers})
     body = encode_error(OperationError(DRAINING, retry_after_ms=1000))
     await send({"type": "websocket.http.response.body", "body": body})
+
+
+_GREETING = to_json(
+    Connected(
+        server=ServerFacts(
+            connection_id="%b",
+            ping_interval_s=PING_INTERVAL_S,
+            resume_window_s=RESUME_WINDOW_S,
+            max_message_bytes=MAX_MESSAGE_BYTES,
+        )
+    )
+)
 
 
 def _goodbye() -> bytes:
