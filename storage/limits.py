@@ -8,6 +8,7 @@ import asyncio
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
 from typing import Any
 
@@ -160,6 +161,7 @@ class RateLimits:
             raise OperationError(RATE_LIMITED, retry_after_ms=wait_ms)
 
 
+@lru_cache(maxsize=1_024)  # proxies and offices: what connects again and again
 def source_of(address: str | None, *, loopback: bool = False) -> str | None:
     """Whom an address is counted as; None when it is not counted.
 

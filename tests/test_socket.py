@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 import uuid
 
 import pytest
@@ -12,6 +13,7 @@ from tests.clients import SocketClient, new_code, socket_client, text_of
 from tests.conftest import ModelNode
 from tests.node import TestNode
 from tests.standins.wechat import bad_gateway
+from wsserver.auth import CLOCK_SKEW_S
 
 
 @pytest.fixture(scope="module", params=["direct", "asgi"])
@@ -109,6 +111,18 @@ async def test_a_token_logs_in_and_is_refreshed_in_the_middle_of_a_stream(client
             frames += await other.receive_until("auth_response")
     assert text_of(frames)
     assert [frame["code"] for frame in frames if frame["type"] == "auth_response"] == [0]
+
+
+async def test_a_token_that_was_good_before_expires_all_the_same(
+    client: SocketClient, node: TestNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with socket_client(node.url) as other:
+        assert (await other.call({"type": "auth", "token": client.token}))["code"] == 0
+        later = time.time() + node.settings.token_ttl_s + CLOCK_SKEW_S
+        with monkeypatch.context() as patch:
+            patch.setattr(time, "time", lambda: later)
+            refused = await other.call({"type": "auth", "token": client.token})
+        assert (refused["code"], refused["reason"]) == (401, "token_expired")
 
 
 async def test_a_token_in_the_handshake_logs_in(client: SocketClient, node: TestNode) -> None:
