@@ -372,6 +372,30 @@ async def test_a_stopped_hub_gives_its_runs_up_without_a_word_and_takes_no_more(
     assert await RunLogs(redis).read(run.request_id, 0) == []
 
 
+async def test_a_drain_waits_for_answers_that_began_after_it(hub: Hub) -> None:
+    first_may_end, second_may_end = asyncio.Event(), asyncio.Event()
+
+    async def make_first(_run: Run) -> None:
+        await first_may_end.wait()
+
+    async def make_second(_run: Run) -> None:
+        await second_may_end.wait()
+
+    start(hub, name(), make_first)
+    draining = asyncio.create_task(hub.drained(PATIENCE_S))
+    await asyncio.sleep(0)
+    second = start(hub, name(), make_second)
+    first_may_end.set()
+    async with asyncio.timeout(PATIENCE_S):
+        while hub.owned() != (second,):
+            await asyncio.sleep(0)
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert not draining.done()
+    second_may_end.set()
+    assert await draining == 0
+
+
 async def test_the_log_waits_for_redis_and_holds_every_frame_once(redis: Redis) -> None:
     class Away(RunLogs):
         failures = 3

@@ -384,8 +384,10 @@ class Hub:
 
     async def drained(self, timeout_s: float) -> int:
         """Wait for the runs to end, at most that long. Gives how many are still running."""
-        if self._running:
-            await asyncio.wait(tuple(self._running), timeout=timeout_s)
+        give_up_at = time.monotonic() + timeout_s
+        # Again and again: a chat that was accepted before the drain may begin its run after it.
+        while self._running and (left_s := give_up_at - time.monotonic()) > 0:
+            await asyncio.wait(tuple(self._running), timeout=left_s)
         return len(self._running)
 
     async def stop_runs(self) -> None:

@@ -100,12 +100,12 @@ class RollUp:
 
     def _tick(self) -> None:
         now = time.monotonic()
-        self._late_s += max(0.0, now - self._wanted_at)
-        self._ticks += 1
-        if now - self._looked_at >= LOOK_S:
-            self._look(now)
-        self._due.extend(self.wheel.due(now))
         try:
+            self._late_s += max(0.0, now - self._wanted_at)
+            self._ticks += 1
+            if now - self._looked_at >= LOOK_S:
+                self._look(now)
+            self._due.extend(self.wheel.due(now))
             while self._due:
                 self._due.popleft().release(now)
         finally:
