@@ -30,6 +30,7 @@ from tests.bench.load_doing import PONG, STAMP, Chats, Pings
 from tests.bench.load_follow import Follows
 from tests.bench.loads import Seen, loading
 from tests.bench.parts import ping
+from tests.bench.parts.streams import capacity_table
 from tests.bench.records import Plan, Record, Result, figure, keep, kept, ratio, table
 from tests.bench.scripted_model import RATE, ScriptedModel, piece
 from tests.bench.servers import BARE, KINDS, MODEL, OURS, PEERS, Kind, Running, serving
@@ -293,6 +294,16 @@ def test_a_step_with_anything_wrong_is_not_fine() -> None:
     assert not any(step_of(100, seen(**{what: 1}))["fine"] for what in ("errors", "missing", "doubled", "gone"))
     assert not step_of(200, seen())["fine"]
     assert step["p99_ms"] < LIMIT_MS
+
+
+def test_a_search_that_found_no_end_says_so() -> None:
+    steps = [
+        {"server": OURS, "chats": 800, "fine": True},
+        {"server": BARE, "chats": 400, "fine": True},
+        {"server": BARE, "chats": 500, "fine": False},
+    ]
+    rows = capacity_table(steps).splitlines()[2:]
+    assert rows == ["| CineWire | more than 800 | 2.00 |", "| bare Starlette | 400 | 1.00 |"]
 
 
 def test_a_ratio_is_of_the_same_rounds() -> None:

@@ -16,6 +16,8 @@ WIDTH, HEIGHT, DPI = 8.0, 3.4, 110
 COLOURS = {OURS: "#c2410c", BARE: "#0f766e"}
 OTHER = "#94a3b8"
 
+AGES_MS = (10, 20, 50, 100, 200, 500, 1000, 2000)
+
 Drawn = list[tuple[Path, str]]
 
 
@@ -62,6 +64,9 @@ def _lines_of_age(records: Sequence[Record]) -> tuple[Path, str]:
     axes.set_xlabel("answers at a time, 50 pieces a second each, on one core")
     axes.set_ylabel("99th percentile of age, ms")
     axes.set_yscale("log")
+    axes.set_yticks(AGES_MS, [str(age) for age in AGES_MS])
+    axes.minorticks_off()
+    axes.set_ylim(AGES_MS[0], AGES_MS[-1])
     axes.legend(frameon=False)
     return _saved(figure, "capacity.png", "How old pieces come, by how many answers run")
 

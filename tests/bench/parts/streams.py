@@ -147,7 +147,15 @@ def capacity_table(records: list[Record]) -> str:
     """The greatest number of each that was fine."""
     most = {name: most_of(own) for name, own in by_server(records).items()}
     bare = most.get(BARE)
-    rows = [(name, figure(count, 0), figure(count / bare, 2) if bare else "-") for name, count in most.items()]
+    too_many = {one["server"] for one in records if not one["fine"] and one["chats"] > most[one["server"]]}
+    rows = [
+        (
+            name,
+            f"{'' if name in too_many else 'more than '}{figure(count, 0)}",
+            figure(count / bare, 2) if bare else "-",
+        )
+        for name, count in most.items()
+    ]
     return table(("server", "answers at a time", "to bare"), rows)
 
 
