@@ -38,6 +38,9 @@ from tests.bench.talk import Talk, ask
 
 PATIENCE_S = 20.0
 
+PIECES = 10
+"""Of an answer here: a fifth of a second."""
+
 HAS_PICOWS = importlib.util.find_spec("picows") is not None
 
 
@@ -120,13 +123,13 @@ async def talks_as_expected(talk: Talk, *, cancels: bool = False) -> None:
     await until(lambda: pings.mark() >= 3)
     await pings.finish()
     assert pings.wrong == 0
-    chats = Chats([talk], 0.2, 0.0, cancels=cancels)
+    chats = Chats([talk], PIECES / RATE, 0.0, cancels=cancels)
     chats.start()
     await until(lambda: chats.answers >= 3)
     await chats.finish()
     seen = chats.since((0, 0, 0, 0, 0), chats.mark())
     assert (seen["missing"], seen["doubled"], seen["errors"], seen["error"]) == (0, 0, 0, "")
-    assert seen["operations"] >= 3 * round(0.2 * RATE)
+    assert seen["operations"] >= 3 * PIECES
     assert seen["frames"] <= seen["operations"]
     assert sum(seen["first"].values()) >= 3
 
@@ -134,10 +137,10 @@ async def talks_as_expected(talk: Talk, *, cancels: bool = False) -> None:
 async def everybody_has_the_answer(server: Running, leader: Talk) -> None:
     async with talking(server.url, server.kind.speech) as follower:
         await ask(follower, {"type": "login", "code": "somebody"}, "login_response")
-        follows = Follows([([leader], [[follower]])], 0.4)
+        follows = Follows([([leader], [[follower]])], PIECES / RATE)
         follows.start()
-        await until(lambda: not leader.waits and follows.pieces >= 2 * 0.4 * RATE)
-        assert follows.pieces == 2 * 0.4 * RATE
+        await until(lambda: not leader.waits and follows.pieces >= 2 * PIECES)
+        assert follows.pieces == 2 * PIECES
         assert (follows.errors, follows.followed) == (0, 1)
 
 
