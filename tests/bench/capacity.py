@@ -14,7 +14,7 @@ NEARLY_ALL = 0.97
 """Of the pieces that are due in a window: between an answer's end and the next one's beginning there are some fewer."""
 
 STEP, QUICK_STEP = 1.25, 1.5
-MOST_STEPS, QUICK_MOST_STEPS = 14, 4
+MOST_STEPS, QUICK_MOST_STEPS = 14, 3
 HALVES, QUICK_HALVES = 2, 1
 MOST_CHATS = 15_000
 """A process of the load may open 20,000 files."""

@@ -33,8 +33,8 @@ PARTS = {
 }
 
 
-LONG_ONLY = ("profile",)
-"""Not in a quick comparison unless it is asked for by its name."""
+LONG_ONLY = ("scale", "profile")
+"""Not in a quick comparison unless they are asked for by name: a minute, and half of one."""
 
 
 def compare(names: Sequence[str], *, quick: bool, keeps: bool) -> None:

@@ -22,10 +22,10 @@ from tests.bench.records import (
 )
 from tests.bench.servers import BARE, KINDS, OURS, Running, services, serving, why_not
 
-CONNECTIONS, OF_OTHERS, QUICK_CONNECTIONS = 15_000, 5_000, 2_000
+CONNECTIONS, OF_OTHERS, QUICK_CONNECTIONS = 15_000, 5_000, 1_500
 """Of this server and the bare one; of all others, whose connections cost the same however many they are."""
 
-CYCLES, QUICK_CYCLES = 5, 3
+CYCLES, QUICK_CYCLES = 5, 2
 OF_A_CYCLE, QUICK_OF_A_CYCLE = 5_000, 500
 WARM_UP = 200
 IDLE_S = 3.0
