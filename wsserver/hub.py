@@ -177,7 +177,7 @@ class Run(Feed):
         self._held_back.append(delta)
         roll_up = self._hub.roll_up
         if roll_up.pace.rests and self._next_text_at - now > 2 * GATHER_S:
-            self._resting = asyncio.get_running_loop().create_future()
+            self._resting = roll_up.rest()
         if not self._awaited:
             self._hold(self._next_text_at if self._resting is None else self._next_text_at - GATHER_S)
         return self._resting

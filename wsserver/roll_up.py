@@ -78,6 +78,7 @@ class RollUp:
         self.wheel: Wheel[Held] = Wheel(SLOT_S)
         self._due: deque[Held] = deque()
         self._timer: asyncio.TimerHandle | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._wanted_at = 0.0
         self._looked_at = self._ran_s = 0.0
         self._late_s, self._ticks = 0.0, 0
@@ -89,6 +90,16 @@ class RollUp:
         if self._timer is None:
             self._wait(time.monotonic())
 
+    def rest(self) -> asyncio.Future[None]:
+        """What the maker of an answer waits for."""
+        return self._known_loop().create_future()
+
+    def _known_loop(self) -> asyncio.AbstractEventLoop:
+        # Asked once: on Python 3.11 each question is a system call, a twentieth of what a busy node did.
+        if self._loop is None:
+            self._loop = asyncio.get_running_loop()
+        return self._loop
+
     def close(self) -> None:
         """Release nothing more."""
         if self._timer is not None:
@@ -96,7 +107,7 @@ class RollUp:
 
     def _wait(self, now: float) -> None:
         self._wanted_at = now + TICK_S
-        self._timer = asyncio.get_running_loop().call_later(TICK_S, self._tick)
+        self._timer = self._known_loop().call_later(TICK_S, self._tick)
 
     def _tick(self) -> None:
         now = time.monotonic()
