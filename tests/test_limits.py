@@ -5,8 +5,10 @@ import contextlib
 import json
 import secrets
 import time
+import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -593,6 +595,17 @@ async def test_the_end_of_a_session_closes_its_sockets_and_streams_on_every_node
         assert (last["status"], last["code"], last["reason"]) == ("error", 401, "session_revoked")
         for gate in gates:
             gate.open()
+
+
+async def test_however_many_sessions_are_held_each_that_is_over_is_found(redis: Redis) -> None:
+    ended: list[str] = []
+    over = [uuid.uuid4().hex for _ in range(4 * watch.BATCH + 1)]
+    async with watch.SessionWatch(Sessions(redis)).open() as sessions:
+        for session_id in over:
+            sessions.hold(session_id, partial(ended.append, session_id))
+        async with asyncio.timeout(PATIENCE_S):
+            while set(ended) != set(over):
+                await asyncio.sleep(0.05)
 
 
 async def test_the_end_of_a_session_leaves_other_sessions_of_the_user_and_guests_alone(
