@@ -77,7 +77,9 @@ class Browser:
         return said
 
     async def click(self, selector: str, number: int) -> None:
-        await self.do("run", code="([s, n]) => document.querySelectorAll(s)[n].click()", value=[selector, number])
+        """Click it, once it is there: lists are drawn anew when something in them changed."""
+        code = "([s, n]) => { const one = document.querySelectorAll(s)[n]; one?.click(); return one !== undefined; }"
+        await self.do("wait", code=code, value=[selector, number])
 
 
 @pytest.fixture(scope="module")

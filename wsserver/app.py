@@ -253,7 +253,7 @@ async def running(settings: Settings, listener: socket.socket, services: Service
                 refresh_of(settings, settings.tmdb_refresh_cron, storage, tmdb, ownership.node).open()
             )
         server = await stack.enter_async_context(
-            served(_sockets_first(sockets, RequestIds(_with_cors(application, settings))), listener)
+            served(SocketsFirst(sockets, RequestIds(_with_cors(application, settings))), listener)
         )
         yield Node(listener.getsockname()[1], hub, ownership, sockets, server)
 
@@ -303,14 +303,16 @@ def _code_exchange(settings: Settings, client: httpx.AsyncClient, calls: VendorC
     )
 
 
-def _sockets_first(sockets: ASGIApp, application: ASGIApp) -> ASGIApp:
+class SocketsFirst:
     """What is around HTTP requests does nothing for sockets, and was a tenth of what taking one in costs."""
 
-    async def serve(scope: Scope, receive: Receive, send: Send) -> None:
-        is_socket = scope["type"] == "websocket" and scope["path"] in SOCKET_PATHS
-        await (sockets if is_socket else application)(scope, receive, send)
+    def __init__(self, sockets: ASGIApp, app: ASGIApp) -> None:
+        self.sockets = sockets
+        self.app = app
 
-    return serve
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        is_socket = scope["type"] == "websocket" and scope["path"] in SOCKET_PATHS
+        await (self.sockets if is_socket else self.app)(scope, receive, send)
 
 
 def _with_cors(application: ASGIApp, settings: Settings) -> ASGIApp:
