@@ -4,6 +4,7 @@ import io
 import logging
 import os
 import shutil
+import signal
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
@@ -49,6 +50,9 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 def _clean_environment() -> Iterator[None]:
     """Settings of the shell that runs the tests are not the tests' business."""
     patch = pytest.MonkeyPatch()
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        # So a shell starts what shall run in the background, and what we start would ignore it too.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     for name in list(os.environ):
         if name.startswith(("LLM_", "QWEN_", "WECHAT_", "TMDB_", "RATE_", "NEO4J_", "OTEL_")) or name in (
             "DATABASE_URL",
