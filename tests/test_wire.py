@@ -112,6 +112,27 @@ async def test_what_is_put_within_one_turn_goes_out_in_one_write(it: Connected) 
     assert it.ear.sends == 1
 
 
+async def test_a_mistake_with_one_connection_is_not_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    mistakes: list[Any] = []
+    loop = asyncio.get_running_loop()
+    monkeypatch.setattr(loop, "call_exception_handler", mistakes.append)
+    cork, lines, ears = Cork(loop), [Line(), Line(), Line()], [Ear(), Ear(), Ear()]
+    for line, ear in zip(lines, ears, strict=True):
+        Wire(line, ear, ear.outbox, max_message_bytes=9, cork=cork, connections=set(), now=0.0)
+        ear.outbox.put(b"x")
+
+    def refuse(_data: Any) -> None:
+        raise RuntimeError("a mistake")
+
+    monkeypatch.setattr(lines[1], "write", refuse)
+    await a_turn()
+    assert [line.written for line in lines] == [[b"\x81\x01x"], [], [b"\x81\x01x"]]
+    assert len(mistakes) == 1
+    ears[0].outbox.put(b"y")
+    await a_turn()
+    assert lines[0].written[1:] == [b"\x81\x01y"]
+
+
 async def test_answers_to_what_came_together_go_out_together_and_at_once(it: Connected) -> None:
     it.wire.data_received(encode(TEXT, b"one") + encode(TEXT, b"two"))
     assert it.ear.heard == [b"one", b"two"]

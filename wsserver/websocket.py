@@ -333,7 +333,7 @@ class Sockets:
     async def open(self) -> AsyncIterator["Sockets"]:
         """Own the sockets' tasks and watch over their deadlines until the block ends."""
         async with self._tasks.open():
-            self.spawn(self._sweep(), name="deadlines of sockets")
+            self._tasks.keep(self._sweep, name="deadlines of sockets")
             yield self
 
     def spawn(self, work: Coroutine[Any, Any, None], *, name: str) -> None:

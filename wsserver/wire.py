@@ -6,6 +6,7 @@ piece. What a frame is, `frames.py` knows; who gets what, the application.
 """
 
 import asyncio
+from collections import deque
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -62,7 +63,7 @@ class Cork:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._waiting: list[Wire] = []
+        self._waiting: deque[Wire] = deque()
 
     def add(self, wire: "Wire") -> None:
         if not self._waiting:
@@ -70,9 +71,15 @@ class Cork:
         self._waiting.append(wire)
 
     def _pull(self) -> None:
-        waiting, self._waiting = self._waiting, []
-        for wire in waiting:
-            wire.flush()
+        waiting, self._waiting = self._waiting, deque()
+        try:
+            while waiting:
+                waiting.popleft().flush()
+        finally:
+            # Also after a mistake with one of them: it is not the others', which nobody would wake again.
+            if waiting:
+                self._waiting.extendleft(reversed(waiting))
+                self._loop.call_soon(self._pull)
 
 
 class Wire(asyncio.Protocol):
