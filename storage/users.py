@@ -9,6 +9,8 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 
+import asyncpg
+
 from protocol.errors import LOGIN_REQUIRED, OperationError
 from storage.gathering import Gathering
 from storage.postgres import Connection, Postgres
@@ -69,7 +71,17 @@ class Users:
         """Keep who it was and that it was now, in one statement with others. A unionid left out stays as it was."""
         await self._logins.ask(known)
 
-    async def _all_logged_in(self, logins: Sequence[Known]) -> Sequence[None]:
+    async def _all_logged_in(self, logins: Sequence[Known]) -> Sequence[BaseException | None]:
+        try:
+            await self._note(logins)
+        except asyncpg.DataError as error:
+            if len(logins) == 1:
+                return [error]
+            # PostgreSQL refuses what one of them is called, and with it the whole statement: it is not the others'.
+            return [outcome for one in logins for outcome in await self._all_logged_in([one])]
+        return [None] * len(logins)
+
+    async def _note(self, logins: Sequence[Known]) -> None:
         # Of one user's two the one with a unionid counts; in order, so that of two nodes one waits for the other.
         users = {one.user_id: one for one in sorted(logins, key=lambda one: (one.user_id, one.unionid is not None))}
         async with self._postgres.connection() as connection:
@@ -86,7 +98,6 @@ class Users:
                 [one.openid for one in users.values()],
                 [one.unionid for one in users.values()],
             )
-        return [None] * len(logins)
 
     async def forget_erased(self) -> int:
         """Forget who deleted the account KEEP_ERASED ago; returns how many."""

@@ -2,15 +2,19 @@
 
 import asyncio
 import hashlib
+import uuid
 from collections.abc import Sequence
 
+import asyncpg
 import pytest
 from redis.exceptions import ResponseError
 
 from protocol.errors import STORAGE_UNAVAILABLE, OperationError
 from storage.accounts import CREATE, NOTE, Sessions, StoredSession
 from storage.gathering import MAX_TOGETHER, TRIPS, Gathering
+from storage.postgres import Postgres
 from storage.redis import Redis, open_redis
+from storage.users import Known, Users
 from tests.clients import PATIENCE_S
 
 
@@ -128,3 +132,14 @@ async def test_while_redis_is_away_every_caller_hears_so() -> None:
     for answer in answers:
         assert isinstance(answer, OperationError)
         assert answer.kind is STORAGE_UNAVAILABLE
+
+
+async def test_a_login_that_postgresql_refuses_takes_no_other_along(postgres: Postgres) -> None:
+    names = [f"wx_{uuid.uuid4().hex}" for _ in range(3)]
+    logins = [Known(name, openid, None) for name, openid in zip(names, ("one", "no\0name", "other"), strict=True)]
+    async with Users(postgres).open() as users:
+        outcomes = await asyncio.gather(*map(users.logged_in, logins), return_exceptions=True)
+    assert [type(outcome) for outcome in outcomes] == [type(None), asyncpg.CharacterNotInRepertoireError, type(None)]
+    async with postgres.connection() as connection:
+        rows = await connection.fetch("SELECT openid FROM chat.users WHERE id = ANY($1) ORDER BY openid", names)
+    assert [row["openid"] for row in rows] == ["one", "other"]
