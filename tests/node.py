@@ -39,9 +39,16 @@ class TestNode:
 def settings_for_tests(data_dir: Path, **settings: Any) -> Settings:
     """Settings that come from the test alone, not from this shell or a `.env` that lies about.
 
-    One client in a test asks more in a minute than a person does, and a model is asked only what the test says.
+    One client in a test asks more in a second and in a minute than a person does, and a model is asked only what the
+    test says.
     """
-    chosen = {"rate_limit_chats_per_min": 1000, "enrichment_extraction": False, "llm_titles": False, **settings}
+    chosen = {
+        "rate_limit_burst": 1000,
+        "rate_limit_chats_per_min": 1000,
+        "enrichment_extraction": False,
+        "llm_titles": False,
+        **settings,
+    }
     return Settings(_env_file=None, data_dir=data_dir, port=0, **chosen)
 
 

@@ -25,6 +25,7 @@ from tests.node import TestNode, serving
 from tests.standins import tmdb as standin
 from tests.standins.server import Gate, serve
 from tests.standins.tmdb import Fault, TmdbStandIn
+from tests.standins.tmdb_films import credits_of
 from wsserver.domains import film_fetch
 from wsserver.domains.film_fetch import FilmFetch, Outcome
 from wsserver.tasks import Tasks
@@ -204,11 +205,12 @@ async def test_films_that_are_not_in_the_catalogue_are_answered_in_the_order_ask
 
 async def test_a_page_of_a_film_that_is_not_in_the_catalogue_is_fetched(cinema: Cinema, transport: Transport) -> None:
     (new,) = films(1)
+    billed = [person["name"] for person in credits_of(new)["cast"]]
     for _ in range(2):
         movie = (await transport.call(detail(new)))["data"]["movie"]
         assert movie["tmdb_id"] == new
         assert movie["title"]
-        assert movie["cast"]
+        assert [person["name"] for person in movie["cast"]] == billed
     assert cinema.server.calls == {path(new): 1}
     assert cinema.server.seen[0].query == {"language": CHINESE, "append_to_response": "credits,translations"}
 
