@@ -10,6 +10,7 @@ import importlib.util
 import itertools
 import json
 import re
+import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -235,7 +236,12 @@ async def test_a_pong_that_is_none_is_noticed() -> None:
 
 
 async def test_a_model_that_is_looked_at_late_has_not_waited() -> None:
-    pieces = [text async for text in ScriptedModel().answer(0.3)]
+    answer = ScriptedModel().answer(0.3)
+    pieces = await anext(answer)
+    time.sleep(5 / RATE)  # noqa: ASYNC251 - the loop itself is late
+    late = await anext(answer)
+    assert len(late) >= 5
+    pieces += late + [text async for texts in answer for text in texts]
     found = [STAMP.findall(text.encode())[0] for text in pieces]
     due = [int(due_ns) for _, due_ns in found]
     assert [int(number) for number, _ in found] == list(range(15))

@@ -27,8 +27,8 @@ class ScriptedAnswerer:
         self._model = ScriptedModel()
 
     async def answer(self, turns: Sequence[Turn], asking: Asking) -> AsyncGenerator[AnswerEvent, None]:
-        async for text in self._model.answer(float(turns[-1].content)):
-            yield TextDelta(text)
+        async for texts in self._model.answer(float(turns[-1].content)):
+            yield TextDelta("".join(texts))
         yield Finished("stop", None, self.name)
 
 

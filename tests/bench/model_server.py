@@ -59,8 +59,9 @@ class Asked(asyncio.Protocol):
     async def _answer(self, seconds: float) -> None:
         write = self._transport.write
         write(HEAD)
-        async for text in self._model.answer(seconds):
-            write(event(text))
+        async for texts in self._model.answer(seconds):
+            for text in texts:
+                write(event(text))
         write(event(None, '"stop"') + chunk(b"data: [DONE]\n\n") + END)
 
     def connection_lost(self, exc: Exception | None) -> None:

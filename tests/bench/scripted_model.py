@@ -35,19 +35,25 @@ class ScriptedModel:
         self._timer: asyncio.TimerHandle | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
 
-    async def answer(self, seconds: float) -> AsyncGenerator[str, None]:
-        """The first piece at once, then `RATE` a second."""
+    async def answer(self, seconds: float) -> AsyncGenerator[list[str], None]:
+        """The first piece at once, then `RATE` a second: each time all that are due and were not had yet."""
         slot = self._next_slot = (self._next_slot + 1) % SLOTS
         now = time.monotonic_ns()
-        yield piece(0, now)
+        yield [piece(0, now)]
         tick = now // SLOT_NS + 1
-        tick += (slot - tick) % SLOTS
-        for number in range(1, round(seconds * RATE)):
-            due_ns = tick * SLOT_NS
-            while time.monotonic_ns() < due_ns:
+        due_ns = (tick + (slot - tick) % SLOTS) * SLOT_NS
+        number, last = 1, round(seconds * RATE)
+        while number < last:
+            now = time.monotonic_ns()
+            if now < due_ns:
                 await self._turn(slot)
-            yield piece(number, due_ns)
-            tick += SLOTS
+                continue
+            pieces = []
+            while due_ns <= now and number < last:
+                pieces.append(piece(number, due_ns))
+                number += 1
+                due_ns += EVERY_NS
+            yield pieces
 
     def _turn(self, slot: int) -> asyncio.Future[None]:
         # Asked for once: each time it is a call of the kernel.

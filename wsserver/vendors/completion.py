@@ -97,7 +97,7 @@ class Completion:
 
     def feed(self, data: bytes) -> list[str]:
         """The texts to show that these bytes complete."""
-        if self.failure is not None or self.done:
+        if self.failure is not None or self.done or not data:
             return []
         if self._after_cr:
             data = data.removeprefix(b"\n")

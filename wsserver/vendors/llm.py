@@ -82,7 +82,10 @@ class Turn:
 
 @dataclass(slots=True)
 class TextDelta:
-    """Text to show: never empty, always encodable as UTF-8, without NUL. Not frozen, which takes twice as long."""
+    """Text to show, as much as was there at once: never empty, always encodable as UTF-8, without NUL.
+
+    Not frozen, which takes twice as long.
+    """
 
     text: str = field(repr=False)
 
@@ -174,8 +177,8 @@ class LanguageModel:
             async with aclosing(reply):
                 try:
                     while texts is not None:
-                        for text in texts:
-                            yield TextDelta(text)
+                        if texts:
+                            yield TextDelta("".join(texts))
                         texts = await reply.read()
                 except Failure as failure:
                     call.failures.append(failure.cause)

@@ -18,7 +18,8 @@ def reply(message: dict[str, Any]) -> dict[str, Any]:
 async def stream(model: ScriptedModel, message: dict[str, Any]) -> AsyncGenerator[dict[str, Any], None]:
     """The frames of a chat: its query is how many seconds the answer takes."""
     seq = 0
-    async for text in model.answer(float(message["query"])):
-        seq += 1
-        yield {"type": "chunk", "request_id": "7f3c", "seq": seq, "content": text}
+    async for texts in model.answer(float(message["query"])):
+        for text in texts:
+            seq += 1
+            yield {"type": "chunk", "request_id": "7f3c", "seq": seq, "content": text}
     yield {"type": "complete", "request_id": "7f3c", "seq": seq + 1, "content": None}
