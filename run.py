@@ -97,7 +97,7 @@ def seed_movies(arguments: list[str]) -> int:
 
 
 def export_graph(arguments: list[str]) -> int:
-    from wsserver.export_graph import main as export_graph_main  # noqa: PLC0415 - exists only inside .venv
+    from wsserver.graph.command import main as export_graph_main  # noqa: PLC0415 - exists only inside .venv
 
     return export_graph_main(arguments)
 

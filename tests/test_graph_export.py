@@ -30,12 +30,12 @@ from tests.databases import fresh_database
 from tests.standins.cypher import Graph
 from tests.standins.neo4j import BAD_VALUE, DEADLOCK, NO_DATABASE, UNAUTHORIZED, Fault, Neo4jStandIn, Said
 from tests.standins.server import Gate
-from wsserver import graph_script
-from wsserver.export_graph import main
-from wsserver.graph_export import CONSTRAINTS, Entity, entity_of, statements_for
-from wsserver.graph_files import FileFormat, StoppedError, write_file
-from wsserver.graph_source import PARK_AFTER, FromOutbox, Source, WholeCatalogue
-from wsserver.graph_worker import GraphWorker, Tally
+from wsserver.graph.command import main
+from wsserver.graph.export import CONSTRAINTS, Entity, entity_of, statements_for
+from wsserver.graph.files import FileFormat, StoppedError, write_file
+from wsserver.graph.script import literal
+from wsserver.graph.source import PARK_AFTER, FromOutbox, Source, WholeCatalogue
+from wsserver.graph.worker import GraphWorker, Tally
 from wsserver.vendors import neo4j as vendor
 from wsserver.vendors.neo4j import (
     DriverMissingError,
@@ -600,7 +600,7 @@ async def test_a_script_takes_away_what_is_gone(place: Place, tmp_path: Path) ->
 
 def test_no_text_can_look_like_an_escape_of_a_code_point_or_leave_its_line() -> None:
     for text in [*NASTY, "\\u0027", "\\\\u", "u\\u\\u0041"]:
-        written = graph_script.literal(text)
+        written = literal(text)
         assert "\\u" not in written
         assert not {"\n", "\r"} & set(written)
         graph = Graph()
@@ -611,7 +611,7 @@ def test_no_text_can_look_like_an_escape_of_a_code_point_or_leave_its_line() -> 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), 2**63, object(), {"a b": 1}, {"a}": 1}])
 def test_what_neo4j_cannot_keep_is_not_written(value: object) -> None:
     with pytest.raises(ValueError, match="no "):
-        graph_script.literal(value)
+        literal(value)
 
 
 async def test_lines_of_json_are_one_entity_each(place: Place, tmp_path: Path) -> None:
@@ -697,7 +697,7 @@ async def command(*arguments: str, **environment: str) -> asyncio.subprocess.Pro
     return await asyncio.create_subprocess_exec(
         sys.executable,
         "-c",
-        "import sys; from wsserver.export_graph import main; sys.exit(main(sys.argv[1:]))",
+        "import sys; from wsserver.graph.command import main; sys.exit(main(sys.argv[1:]))",
         *arguments,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,

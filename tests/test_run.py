@@ -61,7 +61,7 @@ class Project:
         self.write("requirements-bench.lock", "bench 1")
         self.write("wsserver/app.py", APP)
         self.write("wsserver/commands.py", COMMANDS)
-        self.write("wsserver/export_graph.py", EXPORT)
+        self.write("wsserver/graph/command.py", EXPORT)
         for tool in ("ruff", "mypy", "pytest"):
             self.write(f"{tool}.py", TOOL)
         self.write("tools/uv", UV)

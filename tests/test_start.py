@@ -11,7 +11,7 @@ import sys
 import wsserver.app
 from wsserver.domains.watchlist_rules import _compiled
 
-needed_later = {"alembic", "sqlalchemy", "pypinyin", "neo4j", "wsserver.graph_worker"}
+needed_later = {"alembic", "sqlalchemy", "pypinyin", "neo4j", "wsserver.graph.worker"}
 print(*sorted(needed_later & set(sys.modules)))
 print(_compiled.cache_info().currsize)
 """

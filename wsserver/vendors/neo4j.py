@@ -1,6 +1,6 @@
 """Tells a Neo4j statements, over Bolt, with the official driver (neo4j.com/docs/api/python-driver).
 
-It answers whether they were committed, and what a refusal means for who asked. What is said is `graph_export.py`'s.
+It answers whether they were committed, and what a refusal means for who asked. What is said is `graph/export.py`'s.
 The driver is an extra: nothing of it is imported before a graph is opened.
 """
 

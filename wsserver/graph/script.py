@@ -1,4 +1,4 @@
-r"""The statements of graph_export.py as a script for `cypher-shell`: parameters written out as literals.
+r"""The statements of export.py as a script for `cypher-shell`: parameters written out as literals.
 
 Nothing here is sent or kept. A literal must mean the same to every Neo4j and every cypher-shell, whatever a title
 holds. Two things are less simple than they look:
@@ -12,7 +12,7 @@ import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 
-from wsserver.graph_export import CONSTRAINTS, Entity, statements_for
+from wsserver.graph.export import CONSTRAINTS, Entity, statements_for
 
 ENTITIES_PER_TRANSACTION = 20
 """About 100 kB of literals: Neo4j parses a statement ten times as large for seconds."""

@@ -1,7 +1,7 @@
 """Tells a Neo4j about entities, batch by batch, and says of each what became of it.
 
 A batch is one transaction. One that the graph refuses is halved until the entity is found that it refuses, so that one
-holds up no others. What is said is graph_export.py's, how it is sent vendors/neo4j.py's.
+holds up no others. What is said is export.py's, how it is sent vendors/neo4j.py's.
 """
 
 import asyncio
@@ -14,8 +14,8 @@ import structlog
 
 from protocol.errors import OperationError
 from storage.graph_outbox import Pending
-from wsserver.graph_export import CONSTRAINTS, Entity, entity_of, name_of, statements_for
-from wsserver.graph_source import Source
+from wsserver.graph.export import CONSTRAINTS, Entity, entity_of, name_of, statements_for
+from wsserver.graph.source import Source
 from wsserver.vendors.neo4j import (
     GraphError,
     GraphMisconfiguredError,

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import BinaryIO, Literal
 
 from protocol.errors import OperationError
-from wsserver.graph_export import Entity, as_json
-from wsserver.graph_script import head, script_of
-from wsserver.graph_source import Source
-from wsserver.graph_worker import Tally, entities_of, refusals
+from wsserver.graph.export import Entity, as_json
+from wsserver.graph.script import head, script_of
+from wsserver.graph.source import Source
+from wsserver.graph.worker import Tally, entities_of, refusals
 
 FileFormat = Literal["cypher", "jsonl"]
 

@@ -1,6 +1,6 @@
 """The command `export-graph`: what it may be asked, what it connects, and what it says in the end.
 
-How a graph or a file is told is graph_worker.py's and graph_files.py's.
+How a graph or a file is told is worker.py's and files.py's.
 """
 
 import argparse
@@ -21,9 +21,9 @@ from storage.graph_outbox import GraphOutbox
 from storage.postgres import Postgres
 from storage.schema import SchemaError, migrate
 from wsserver.connections import services_of
-from wsserver.graph_files import FileFormat, StoppedError, write_file
-from wsserver.graph_source import FILE_LEASE, LEASE, FromOutbox, Source, WholeCatalogue
-from wsserver.graph_worker import GraphWorker, Tally
+from wsserver.graph.files import FileFormat, StoppedError, write_file
+from wsserver.graph.source import FILE_LEASE, LEASE, FromOutbox, Source, WholeCatalogue
+from wsserver.graph.worker import GraphWorker, Tally
 from wsserver.settings import Settings, SettingsError, load_settings
 from wsserver.telemetry import configure_logging
 from wsserver.vendors.neo4j import DriverMissingError, GraphError, Neo4j, require_driver
