@@ -193,8 +193,9 @@ class Answering:
         message_id = None if stored is None else stored.id
         run.publish(Complete(asked.answer, message_id, finish_reason, asked.usage))
         self._tell(run, stored)
-        if self._titles is not None and stored is not None and asked.conversation_id is not None:
-            naming = self._titles.give(run.user_id, asked.conversation_id)
+        conversation = None if stored is None else stored.conversation
+        if self._titles is not None and conversation is not None and conversation.title is None:
+            naming = self._titles.give(run.user_id, conversation.id)
             self._hub.spawn(naming, name=f"title after {run.request_id}")
 
     def _tell(self, run: Run, stored: StoredAnswer | None) -> None:

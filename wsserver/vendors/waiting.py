@@ -30,7 +30,8 @@ class Alarm:
         self._due = self._loop.time() + within_s
         if self._due < self._rings_at:
             self._set()
-        reader = asyncio.current_task()
+        # The loop is named, or Python 3.11 asks the kernel each time which it is.
+        reader = asyncio.current_task(self._loop)
         cancelling = reader.cancelling() if reader else 0
         self._reader = reader
         try:
