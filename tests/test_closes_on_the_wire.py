@@ -4,10 +4,11 @@ Groups 7 and 9 of the Autobahn test suite, and what happens to TCP.
 """
 
 import asyncio
+import json
 
 import pytest
 
-from tests.clients import PATIENCE_S
+from tests.clients import PATIENCE_S, new_code, socket_client
 from tests.conftest import both_loops
 from tests.node import TestNode
 from tests.on_the_wire import LIMIT, assert_answers, assert_open, assert_refused, ping
@@ -122,6 +123,23 @@ async def test_a_message_and_a_close_at_once_end_in_that_close(wire: RawSocket) 
     ending = await wire.ending()
     assert [frame.json()["id"] for frame in ending.before] in ([], ["last"])
     assert (ending.code, ending.by) == (1000, "FIN")
+
+
+async def test_a_question_that_comes_with_a_close_is_answered_to_whoever_comes_back(
+    wire: RawSocket, wire_server: TestNode
+) -> None:
+    code = new_code()
+    await wire.send_frame(TEXT, json.dumps({"type": "login", "code": code}).encode())
+    assert (await wire.text())["code"] == 0
+    question = json.dumps({"type": "chat", "id": "last", "query": "你好"}).encode()
+    await wire.send_bytes(encode(TEXT, question) + encode(CLOSE, close_with(1000)))
+    assert (await wire.ending()).code == 1000
+    async with socket_client(wire_server.url) as client, asyncio.timeout(PATIENCE_S):
+        await client.login(code)
+        while len(said := (await client.call({"type": "history"}))["data"]["items"]) < 2:
+            await asyncio.sleep(0.01)
+    assert [message["role"] for message in said] == ["user", "assistant"]
+    assert said[0]["content"] == "你好"
 
 
 async def test_pings_before_a_close_are_answered_before_it(wire: RawSocket) -> None:
