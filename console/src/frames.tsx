@@ -41,7 +41,7 @@ export function Frames({ client }: { client: Client }) {
         {shown.map((entry) => (
           <Row key={entry.number} entry={entry} seen={seen(entry)} isLate={late(entry)} language={words.title} />
         ))}
-        {shown.length === 0 && <li class="empty dim">{words.noFrames}</li>}
+        {shown.length === 0 && <li class="empty dim">{entries.length === 0 ? words.noFramesYet : words.noFrames}</li>}
       </ol>
       <div class="tools">
         <span class="dim number" role="status">

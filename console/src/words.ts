@@ -145,6 +145,7 @@ const zh = {
   event: "连接",
   bytes: "字节",
   noFrames: "没有符合的帧",
+  noFramesYet: "还没有帧",
   follow: "跟随",
   refused: "请求被拒绝",
 };
@@ -294,6 +295,7 @@ const en: Words = {
   event: "Connection",
   bytes: "bytes",
   noFrames: "No frame is like that",
+  noFramesYet: "No frames yet",
   follow: "Follow",
   refused: "A request was refused",
 };
