@@ -4,9 +4,10 @@ import asyncio
 import contextlib
 import json
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import httpx
 import pytest
@@ -15,11 +16,14 @@ from storage.embedded import Services
 from storage.ownership import RunTable
 from storage.postgres import Postgres
 from storage.redis import RUN_LOG, RUN_META, Redis
+from storage.runs import Claim
 from tests.clients import PATIENCE_S, Frame, SocketClient, new_code, socket_client, text_of
 from tests.databases import fresh_database
 from tests.node import TestNode, serving, serving_through_asgi
 from tests.standins.llm import LLMStandIn, gated, says, stalls
 from tests.standins.server import Gate, serve
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,6 +248,39 @@ async def test_a_chat_sent_twice_at_once_is_one_run(pair: Pair) -> None:
         one, two = await asyncio.gather(client.receive_until("complete"), other.receive_until("complete"))
     assert one[0]["data"]["request_id"] == two[0]["data"]["request_id"]
     assert one[1:] == two[1:]
+    assert len(pair.model.calls) == 1
+
+
+async def test_a_chat_sent_again_to_another_node_before_the_end_is_logged_gets_the_same_frames(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code, writing, looked = new_code(), pair.one.node.hub.logs, asyncio.Event()
+    own_all = writing.own_all
+
+    async def own_late(claims: Sequence[Claim]) -> list[int]:
+        async with asyncio.timeout(PATIENCE_S):
+            await looked.wait()
+        return await own_all(claims)
+
+    def noticed(read: Callable[[str], Awaitable[T]]) -> Callable[[str], Awaitable[T]]:
+        async def noticing(request_id: str) -> T:
+            found = await read(request_id)
+            looked.set()
+            return found
+
+        return noticing
+
+    monkeypatch.setattr(writing, "own_all", own_late)
+    for name in ("meta", "newest"):
+        monkeypatch.setattr(pair.two.node.hub.logs, name, noticed(getattr(pair.two.node.hub.logs, name)))
+    async with user(pair.one, code) as client, user(pair.two, code) as other:
+        chat = {"type": "chat", "query": "问题", "stream": True, "id": "again"}
+        await client.send(chat)
+        one = await client.receive_until("complete")
+        assert not looked.is_set()
+        await other.send(chat)
+        two = await other.receive_until("complete")
+    assert one == two
     assert len(pair.model.calls) == 1
 
 

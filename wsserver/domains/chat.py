@@ -247,10 +247,9 @@ class Chats:
         run = self._hub.run(row.request_id)
         if run is not None:
             return run
-        feed = await self._hub.feed(row.request_id)
-        if feed.position == 0 and row.state in ("done", "failed"):
-            return Recorded(row.request_id, await self._ending(row), row.client_id, self._hub.spawn)
-        return feed
+        if await self._has_frames(row):
+            return await self._hub.feed(row.request_id)
+        return Recorded(row.request_id, await self._ending(row), row.client_id, self._hub.spawn)
 
     async def _ending(self, row: RunRow) -> list[Frame]:
         message = await self._table.answer(user_id=row.user_id, request_id=row.request_id)
