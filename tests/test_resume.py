@@ -405,6 +405,33 @@ async def test_a_run_that_costs_two_owners_their_lives_ends_with_an_error(pair: 
     assert len(pair.model.calls) == 3
 
 
+async def test_a_run_whose_question_cannot_be_read_ends_with_an_error_and_nothing_of_it_is_logged(
+    pair: Pair, postgres: Postgres, capsys: pytest.CaptureFixture[str]
+) -> None:
+    gate, code, secret = Gate(), new_code(), f"秘密{uuid.uuid4().hex}"
+    pair.model.queue(stalls(gate, "没说完"))
+    async with user(pair.one, code) as client, user(pair.two, code) as other:
+        request_id = await ask(client)
+        await gate.reached.wait()
+        async with postgres.connection() as connection:
+            await connection.execute(
+                "UPDATE chat.runs SET node = 'dead', request = jsonb_build_object('question', $2::text)"
+                " WHERE request_id = $1",
+                request_id,
+                secret,
+            )
+        frames = await client.receive_until("complete", "error")
+        followed = await resume(other, request_id)
+        again = await client.call({"type": "chat", "query": "再问一次"})
+        gate.open()
+    for last in (frames[-1], followed[-1]):
+        assert (last["type"], last["reason"], last["retryable"]) == ("error", "run_lost", True)
+    assert again["code"] == 0
+    said = "".join(capsys.readouterr())
+    assert "question of a run cannot be read" in said
+    assert secret not in said
+
+
 @pytest.mark.parametrize("name", ["resume", "cancel"])
 async def test_somebody_elses_run_is_as_unknown_as_one_that_is_not_there(pair: Pair, name: str) -> None:
     gate = Gate()

@@ -14,6 +14,7 @@ from typing import Literal
 from uuid import UUID
 
 import structlog
+from pydantic import ValidationError
 
 from protocol.chat import Complete, FinishReason, Recommendations, Restart, Retract, SendChat, Usage
 from protocol.errors import (
@@ -124,7 +125,10 @@ class Answering:
         self._hub.spawn(self._begin_anew(row), name=f"takeover of {row.request_id}")
 
     async def _begin_anew(self, row: RunRow) -> None:
-        """Make a run whose owner is gone, under its own name and above its last frame; the second time, end it."""
+        """Make a run whose owner is gone, under its own name and above its last frame.
+
+        The second time, and where its question cannot be read, end it.
+        """
         self._ownership.beginning.add(row.request_id)
         try:
             logged_seq = await self._fence_log(row)
@@ -139,14 +143,20 @@ class Answering:
             first_seq=logged_seq + SEQ_GAP,
             logged_seq=logged_seq,
         )
-        asked = self._asked(row, SendChat.model_validate(row.request, strict=False))
         if row.takeovers > MAX_TAKEOVERS and row.state == "running":
-            self._hub.start(run, lambda run: self._lose(run, asked))
+            self._hub.start(run, self._lose)
             return
-        if row.state == "running":
-            self._hub.start(run, lambda run: self._make_again(run, asked))
-        else:
-            self._hub.start(run, lambda run: self._make(run, asked))
+        try:
+            request = SendChat.model_validate(row.request, strict=False)
+        except ValidationError as error:
+            # Another version's perhaps: tried on, it would fail on one node after the other and never end.
+            fields = [".".join(map(str, wrong["loc"])) for wrong in error.errors(include_input=False)]
+            log.error("question of a run cannot be read", request_id=row.request_id, fields=fields)
+            self._hub.start(run, self._lose)
+            return
+        asked = self._asked(row, request)
+        make = self._make_again if row.state == "running" else self._make
+        self._hub.start(run, lambda run: make(run, asked))
 
     async def _fence_log(self, row: RunRow) -> int:
         """Become the log's owner, however long Redis is away, and say where it ends."""
@@ -161,9 +171,9 @@ class Answering:
         run.publish(Restart("node_lost"))
         await self._make(run, asked)
 
-    async def _lose(self, run: Run, asked: Asked) -> None:
+    async def _lose(self, run: Run) -> None:
         run.publish(Restart("node_lost"))
-        await self._settle(run, asked, "failed", None)
+        await self._settle_failed(run)
         raise OperationError(RUN_LOST)
 
     async def _make(self, run: Run, asked: Asked) -> None:
@@ -289,7 +299,7 @@ class Answering:
         return stored
 
     async def _settle_failed(self, run: Run) -> None:
-        """Store that a run ended by a mistake of ours; of its answer nothing is kept."""
+        """Store that a run ended without anybody's wish; of its answer nothing is kept."""
         run.settled = True
 
         async def finish() -> StoredAnswer | None:
