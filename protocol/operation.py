@@ -93,7 +93,7 @@ class Noun(BaseModel):
 class Request(BaseModel):
     """Base of every client message. Strict: `"1"` is no number and `1` is no boolean. Unknown keys are ignored."""
 
-    model_config = ConfigDict(frozen=True, strict=True, extra="ignore")
+    model_config = ConfigDict(frozen=True, strict=True, extra="ignore", hide_input_in_errors=True)
 
     type: str
     id: MessageId | None = None
@@ -116,7 +116,7 @@ class StreamingRequest(Request):
 class Body(BaseModel):
     """Base of the request bodies and query strings of HTTP routes that keep the shape of an older API."""
 
-    model_config = ConfigDict(frozen=True, strict=True, extra="ignore")
+    model_config = ConfigDict(frozen=True, strict=True, extra="ignore", hide_input_in_errors=True)
 
     def message(self) -> dict[str, object]:
         """The same wish as a client message, `type` left out."""
