@@ -6,7 +6,7 @@ the one before it: what a lost write or a restarted Redis left out is found at o
 The log is written behind the live path: nobody who streams waits for it.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -170,16 +170,15 @@ class RunLogs:
             )
         return list(_frames(entries, after_seq))
 
-    async def read_many(self, after: Mapping[str, int], *, watch: bool) -> dict[str, list[LoggedFrame]]:
-        """The same of several runs in one round trip; with `watch` their owners are asked to log more often."""
+    async def read_many(self, after: Mapping[str, int], *, watch: Collection[str] = ()) -> dict[str, list[LoggedFrame]]:
+        """The same of several runs in one round trip; the owners of those in `watch` are asked to log more often."""
         async with reachable():
             pipeline = self._redis.pipeline(transaction=False)
             for request_id, after_seq in after.items():
                 pipeline.xrange(RUN_LOG(request_id), min=f"{after_seq + 1}-0", max="+", count=PAGE_ENTRIES)
-            if watch:
-                for request_id in after:
-                    pipeline.hset(RUN_META(request_id), "watched", "1")
-                    pipeline.expire(RUN_META(request_id), RUN_META.ttl_s)
+            for request_id in watch:
+                pipeline.hset(RUN_META(request_id), "watched", "1")
+                pipeline.expire(RUN_META(request_id), RUN_META.ttl_s)
             results: list[Any] = await pipeline.execute()
         pages = zip(after.items(), results, strict=False)
         return {request_id: list(_frames(entries, after_seq)) for (request_id, after_seq), entries in pages}

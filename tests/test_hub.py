@@ -11,6 +11,7 @@ import pytest
 from pydantic_core import from_json
 from websockets.exceptions import ConnectionClosed
 
+import wsserver.tails
 from protocol.chat import Complete, Restart, Status
 from protocol.errors import MODEL_INTERRUPTED, RUN_NOT_FOUND, STORAGE_UNAVAILABLE, OperationError
 from storage.embedded import Services
@@ -349,6 +350,19 @@ async def test_a_run_over_its_deadline_is_ended(hub: Hub) -> None:
 
     last = (await Watcher(start(hub, name(), make)).all())[-1]
     assert from_json(last.encoded)["reason"] == "deadline_exceeded"
+
+
+async def test_each_runs_owner_hears_of_its_first_follower_elsewhere_however_lately_it_heard_of_others(
+    hub: Hub, redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(wsserver.tails, "WATCH_S", 3600.0)
+    logs = RunLogs(redis)
+    for run in (name(), name()):
+        await logs.own(run, 1, {"user_id": "wx_a", "state": "running"})
+        Watcher(await hub.feed(run))
+        async with asyncio.timeout(PATIENCE_S):
+            while "watched" not in await logs.meta(run):
+                await asyncio.sleep(0.01)
 
 
 async def test_a_stopped_hub_gives_its_runs_up_without_a_word_and_takes_no_more(redis: Redis) -> None:

@@ -234,7 +234,7 @@ async def test_logs_of_many_runs_are_written_in_one_go(url: str) -> None:
         for last in (2, 4):
             entries = [Entry(run, 1, last - 2, last, [b"one", b"two"]) for run in runs]
             assert [done.outcome for done in await logs.append(entries)] == ["added"] * len(runs)
-        pages = await logs.read_many(dict.fromkeys(runs, 1), watch=True)
+        pages = await logs.read_many(dict.fromkeys(runs, 1), watch=runs)
         assert {run: [frame.seq for frame in page] for run, page in pages.items()} == {run: [2, 3, 4] for run in runs}
         for run in runs:
             assert [frame.encoded for frame in await logs.read(run, 0)] == [b"one", b"two"] * 2

@@ -5,6 +5,7 @@ whoever knows (`endings`), and only when nothing has come for a while.
 """
 
 import asyncio
+import math
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
@@ -20,7 +21,7 @@ RUNS_AT_ONCE = 100
 """Logs read in one round trip: some milliseconds of this process, which everybody else waits for."""
 
 WATCH_S = 5.0
-"""How often a run's owner is told that somebody reads its log: a tenth of what makes it log faster would do."""
+"""How often a run's owner is told again that somebody reads its log, should Redis have lost it."""
 
 QUIET_S = 2.0
 """A run that says nothing for this long may be over: a question to the table, for all quiet runs together."""
@@ -38,6 +39,8 @@ class Tail(Feed):
         self.position = newest.seq if newest else 0
         self.ended = newest is not None and newest.last
         self.quiet_since = time.monotonic()
+        self.watched_at = -math.inf
+        """When its owner was last told that somebody reads its log."""
         self.epilogue: list[LoggedFrame] = []
         """The end of a run whose log has none."""
 
@@ -84,26 +87,28 @@ class Tails:
 
     async def read(self) -> None:
         """Read until cancelled."""
-        last_watch = 0.0
         while True:
             await self._something.wait()
             self._drop_unfollowed()
             if not self._tails:
                 self._something.clear()
                 continue
-            watch = time.monotonic() - last_watch > WATCH_S
             try:
-                await self._read(list(self._tails.values()), watch=watch)
+                await self._read(list(self._tails.values()))
             except OperationError:
                 await asyncio.sleep(RETRY_S)
                 continue
-            last_watch = time.monotonic() if watch else last_watch
             await asyncio.sleep(LOOK_AGAIN_S)
 
-    async def _read(self, tails: Sequence[Tail], *, watch: bool) -> None:
+    async def _read(self, tails: Sequence[Tail]) -> None:
         for first in range(0, len(tails), RUNS_AT_ONCE):
-            after = {tail.request_id: tail.position for tail in tails[first : first + RUNS_AT_ONCE]}
-            for request_id, frames in (await self.logs.read_many(after, watch=watch)).items():
+            some, now = tails[first : first + RUNS_AT_ONCE], time.monotonic()
+            unwatched = [tail for tail in some if now - tail.watched_at > WATCH_S]
+            after = {tail.request_id: tail.position for tail in some}
+            read = await self.logs.read_many(after, watch=[tail.request_id for tail in unwatched])
+            for tail in unwatched:
+                tail.watched_at = now
+            for request_id, frames in read.items():
                 self._hand_out(request_id, frames)
 
     async def look_for_ends(self) -> None:
@@ -122,7 +127,7 @@ class Tails:
             try:
                 endings = await self.endings(quiet)
                 # The end may be there already, and only its reading be late.
-                await self._read([self._tails[name] for name in endings if name in self._tails], watch=False)
+                await self._read([self._tails[name] for name in endings if name in self._tails])
             except OperationError:
                 continue
             for request_id, frames in endings.items():
