@@ -318,6 +318,8 @@ async def test_who_came_back_unnoted_is_not_forgotten(postgres: Postgres, redis:
 
 
 async def begun(table: RunTable, user_id: str, conversation_id: uuid.UUID) -> str:
+    node = uuid.uuid4().hex
+    await table.beat(node)  # or a server would take the run over
     row, _ = await table.begin(
         request_id=uuid.uuid4().hex,
         user_id=user_id,
@@ -327,7 +329,7 @@ async def begun(table: RunTable, user_id: str, conversation_id: uuid.UUID) -> st
         create_conversation=True,
         request={"query": "?"},
         question="?",
-        node=uuid.uuid4().hex,
+        node=node,
         enqueue=False,
     )
     return row.request_id
