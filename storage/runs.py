@@ -170,7 +170,7 @@ class RunLogs:
             )
         return list(_frames(entries, after_seq))
 
-    async def read_many(self, after: Mapping[str, int], *, watch: Collection[str] = ()) -> dict[str, list[LoggedFrame]]:
+    async def read_many(self, after: Mapping[str, int], *, watch: Collection[str]) -> dict[str, list[LoggedFrame]]:
         """The same of several runs in one round trip; the owners of those in `watch` are asked to log more often."""
         async with reachable():
             pipeline = self._redis.pipeline(transaction=False)
